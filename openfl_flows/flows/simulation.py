@@ -1,0 +1,250 @@
+"""Run a federation on one machine, or on a Ray cluster, through OpenFL's local runtime."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLSpec
+from openfl.experimental.workflow.runtime import LocalRuntime
+
+from openfl_flows.flows.evaluation import EvaluationFlow
+from openfl_flows.flows.federated import FederatedFlow
+from openfl_flows.flows.progress import ProgressBars
+from openfl_flows.joins.base import Join
+from openfl_flows.joins.ema import Ema
+from openfl_flows.learners.base import Budget, Task
+from openfl_flows.learners.site import Site, release_learners
+from openfl_flows.metrics.mean import values
+from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
+from openfl_flows.ops.files import write_json
+from openfl_flows.ops.run import RunDirectory
+from openfl_flows.state import State
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where the simulation runs.
+
+    Attributes:
+        backend: ``single_process``, or ``ray`` for one process per group of sites.
+        threads: Threads of one process; part of the plan, since it decides the last bits.
+        resident_sites: How many sites' learners one process keeps in memory; the others are
+            restored from disk when their turn comes, with the same result.
+        ray_address: Cluster to attach to; a new local one is started where it is None. The run
+            directory must be on a file system that all its machines see.
+        ray_actors: Processes that share the sites; one per site where it is None.
+        quiet: Show no progress.
+    """
+
+    backend: Literal["single_process", "ray"] = "single_process"
+    threads: int = 1
+    resident_sites: int = 1
+    ray_address: str | None = None
+    ray_actors: int | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one."""
+        for name in ("threads", "resident_sites", "ray_actors"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"runtime.{name}={value}, expected at least 1")
+
+
+def simulate(
+    task: Task,
+    *,
+    join: Join,
+    rounds: int,
+    budget: Budget,
+    out: Path | str,
+    ema: Ema | None = None,
+    flow: type[FederatedFlow] = FederatedFlow,
+    runtime: Runtime | None = None,
+    config: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> RunDirectory:
+    """Train ``task`` federatedly and leave a run directory.
+
+    Args:
+        task: The model and its data at the sites.
+        join: How updates become the next global model, e.g. ``diloco(lr=0.8, momentum=0.1)``.
+        rounds: Number of the last round.
+        budget: How long each site trains per round.
+        out: The run directory: new, or an unfinished run's with ``resume``.
+        ema: Moving average of the global model at every sync.
+        flow: The OpenFL flow.
+        runtime: Where it runs; one process and one thread by default.
+        config: What the run was made from, for its record.
+        resume: Go on from the last whole round of ``out``, bit for bit as if never stopped.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: The data or the options cannot be used, ``out`` is taken, a checkpoint is
+            corrupt, or an update was refused.
+    """
+    runtime = runtime or Runtime()
+    out = Path(out).absolute()
+    if rounds < 1:
+        raise ValueError(f"federation.rounds={rounds}, expected at least 1")
+    torch.set_num_threads(runtime.threads)
+    run = _open(task, join, ema, out, config or {}, resume)
+    with _log_of_steps(out), _backend(runtime) as start:
+        if run.round < rounds:
+            _train(start(task, join, ema, out, budget, runtime), flow, run, rounds, runtime)
+            run = RunDirectory.open(out)
+        local_runtime = start(task, join, ema, out, budget, runtime)
+        metrics = _evaluate(local_runtime, run, task)
+    release_learners()
+    run.finish(metrics)
+    return run
+
+
+def _open(
+    task: Task, join: Join, ema: Ema | None, out: Path, config: Mapping[str, Any], resume: bool
+) -> RunDirectory:
+    table = task.partition()
+    if resume:
+        run = RunDirectory.open(out)
+        run.checkpoint()
+        run.record["status"] = "running"
+        return run
+    initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
+    run = RunDirectory.create(out, config=config, initial=initial)
+    write_json(out / "partition.json", asdict(table))
+    rejected = task.write_rejected(out)
+    if rejected:
+        _log.warning("%d samples were rejected, listed in %s", rejected, out)
+    return run
+
+
+def _train(
+    local_runtime: LocalRuntime,
+    flow: type[FederatedFlow],
+    run: RunDirectory,
+    rounds: int,
+    runtime: Runtime,
+) -> None:
+    first_round = run.round + 1
+    bars = ProgressBars(
+        run.path,
+        sites=tuple(local_runtime.collaborators),
+        first_round=first_round,
+        rounds=rounds,
+        quiet=runtime.quiet,
+    )
+    spec = flow(run.checkpoint().model, first_round=first_round, rounds=rounds)
+    spec.runtime = local_runtime
+    with bars:
+        spec.run()
+    # OpenFL keeps the clones of a finished flow, and with them every site's last model.
+    FLSpec._reset_clones()
+
+
+def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dict[str, float]:
+    """Measure the final model, and its moving average where there is one."""
+    checkpoint = run.checkpoint()
+    tested = _measure(local_runtime, checkpoint.model, run.round + 1)
+    run.measured(values(tested.validated))
+    folder = run.path / "samples"
+    metrics = {**values(tested.tested), **values(task.evaluate(checkpoint.model, folder))}
+    if checkpoint.average is not None:
+        averaged = _measure(local_runtime, checkpoint.average, run.round + 1)
+        metrics |= {f"ema_{name}": value for name, value in values(averaged.tested).items()}
+    return metrics
+
+
+def _measure(local_runtime: LocalRuntime, model: State, next_round: int) -> EvaluationFlow:
+    flow = EvaluationFlow(model, next_round=next_round)
+    flow.runtime = local_runtime
+    flow.run()
+    FLSpec._reset_clones()
+    return flow
+
+
+def _local_runtime(
+    task: Task, join: Join, ema: Ema | None, out: Path, budget: Budget, runtime: Runtime
+) -> LocalRuntime:
+    collaborators = [
+        Collaborator(
+            name=site,
+            num_cpus=0,
+            private_attributes_callable=_site_attributes,
+            task=task,
+            site=site,
+            out=out,
+            budget=budget,
+            runtime=runtime,
+        )
+        for site in task.sites
+    ]
+    aggregator = Aggregator(
+        num_cpus=0,
+        private_attributes_callable=_aggregator_attributes,
+        out=out,
+        rule=join,
+        ema=ema,
+        threads=runtime.threads,
+    )
+    actors = {"num_actors": runtime.ray_actors or len(collaborators)}
+    return LocalRuntime(
+        aggregator=aggregator,
+        collaborators=collaborators,
+        backend=runtime.backend,
+        **(actors if runtime.backend == "ray" else {}),
+    )
+
+
+def _site_attributes(
+    task: Task, site: str, out: Path, budget: Budget, runtime: Runtime
+) -> dict[str, Site]:
+    torch.set_num_threads(runtime.threads)
+    return {
+        "site": Site(
+            site,
+            lambda: task.learner(site),
+            folder=out / "sites" / site,
+            budget=budget,
+            resident=runtime.resident_sites,
+        )
+    }
+
+
+def _aggregator_attributes(
+    out: Path, rule: Join, ema: Ema | None, threads: int
+) -> dict[str, Aggregation]:
+    torch.set_num_threads(threads)
+    return {"aggregation": Aggregation(RunDirectory.open(out), rule, ema)}
+
+
+@contextlib.contextmanager
+def _backend(runtime: Runtime) -> Iterator[Any]:
+    """Give the function that starts a local runtime; shut down what Ray we started."""
+    if runtime.backend == "single_process":
+        yield _local_runtime
+        return
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=runtime.ray_address, log_to_driver=False, include_dashboard=False)
+    try:
+        yield _local_runtime
+    finally:
+        if started:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _log_of_steps(out: Path) -> Iterator[None]:
+    """Keep what OpenFL prints at every step in a file, away from the console."""
+    with (out / "openfl.log").open("a") as log, contextlib.redirect_stdout(log):
+        yield

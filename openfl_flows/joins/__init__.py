@@ -1,0 +1,1 @@
+"""Joins: pure functions that make one global model of many updates."""

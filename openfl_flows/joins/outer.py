@@ -1,0 +1,105 @@
+"""Outer optimizers: the sites' mean is a target, global minus mean the gradient toward it.
+
+The pseudo-gradient is ``Δ = θ - mean``, a descent direction: every optimizer subtracts it. (Flower
+writes the opposite sign and adds.) All are elementwise and run in the model's own element type.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from openfl_flows.joins.base import NOTHING, Join, Updates, same_spec
+from openfl_flows.state import Array, State
+
+SecondMoment = Callable[[Array, Array, float], Array]
+
+
+def pseudo_gradient(model: State, updates: Updates) -> tuple[State, State]:
+    """``(mean, Δ)`` where ``Δ = θ - mean`` over the tensors that are averaged.
+
+    Raises:
+        ValueError: There is not exactly one update: chain an averaging join before this one.
+    """
+    joined = list(updates)
+    if len(joined) != 1:
+        raise ValueError(f"an outer optimizer takes one joined update, got {len(joined)}")
+    mean = same_spec(model, joined[0])
+    return mean, model.trained().map(lambda a, b: a - b, mean)
+
+
+def sgd(*, lr: float, momentum: float = 0.0, nesterov: bool = True) -> Join:
+    """Stochastic gradient descent on the pseudo-gradient: with Nesterov momentum, DiLoCo.
+
+    ``m' = μ m + Δ``, then ``θ' = θ - η (Δ + μ m')`` (Nesterov) or ``θ' = θ - η m'``, as
+    ``torch.optim.SGD`` writes it (Douillard et al. 2023, DiLoCo, Algorithm 1). η = 1, μ = 0 is
+    FedAvg. The steady gain is ``η / (1 - μ)``.
+    """
+    if not lr > 0 or not 0 <= momentum < 1:
+        raise ValueError(f"outer SGD needs lr > 0 and 0 <= momentum < 1, got {lr=}, {momentum=}")
+    if lr / (1 - momentum) > 1.5:
+        warnings.warn(
+            f"outer lr {lr} with momentum {momentum} has a steady gain lr/(1-momentum) of "
+            f"{lr / (1 - momentum):.2f}; above 1.5 it tends to overshoot",
+            stacklevel=2,
+        )
+
+    def init(model: State) -> State:
+        return model.trained().map(np.zeros_like) if momentum else NOTHING
+
+    def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
+        mean, delta = pseudo_gradient(model, updates)
+        if lr == 1 and not momentum:
+            return mean, join_state
+        step = delta
+        if momentum:
+            join_state = join_state.map(lambda m, d: momentum * m + d, delta)
+            step = delta.map(lambda d, m: d + momentum * m, join_state) if nesterov else join_state
+        trained = model.trained().map(lambda a, s: a - lr * s, step)
+        return mean.with_arrays(trained), join_state
+
+    return Join(init, apply)
+
+
+def adam(*, lr: float, betas: tuple[float, float] = (0.9, 0.99), tau: float = 1e-3) -> Join:
+    """FedAdam (Reddi et al. 2021, Algorithm 2): no bias correction, τ added to the root.
+
+    ``m' = β₁ m + (1-β₁) Δ``, ``v' = β₂ v + (1-β₂) Δ²``, ``θ' = θ - η m' / (√v' + τ)``, with
+    ``v₀ = τ²``.
+    """
+    return _adaptive(lr, betas, tau, lambda v, square, b2: b2 * v + (1 - b2) * square)
+
+
+def yogi(*, lr: float, betas: tuple[float, float] = (0.9, 0.99), tau: float = 1e-3) -> Join:
+    """FedYogi (Reddi et al. 2021, Algorithm 2): FedAdam whose second moment moves additively.
+
+    ``v' = v - (1-β₂) Δ² sign(v - Δ²)``, everything else as in :func:`adam`.
+    """
+    return _adaptive(lr, betas, tau, lambda v, sq, b2: v - (1 - b2) * sq * np.sign(v - sq))
+
+
+def _adaptive(lr: float, betas: tuple[float, float], tau: float, second: SecondMoment) -> Join:
+    b1, b2 = betas
+    if not (lr > 0 and tau > 0 and 0 <= b1 < 1 and 0 <= b2 < 1):
+        raise ValueError(
+            f"adaptive joins need lr > 0, tau > 0 and betas in [0, 1), got {lr=}, {tau=}, {betas=}"
+        )
+
+    def init(model: State) -> State:
+        moments = {}
+        for name, array in model.trained().items():
+            moments[f"m/{name}"] = np.zeros_like(array)
+            moments[f"v/{name}"] = np.full_like(array, tau**2)
+        return State(moments)
+
+    def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
+        mean, delta = pseudo_gradient(model, updates)
+        moments, trained = {}, {}
+        for name, d in delta.items():
+            m = b1 * join_state[f"m/{name}"] + (1 - b1) * d
+            v = second(join_state[f"v/{name}"], d * d, b2)
+            trained[name] = model[name] - lr * m / (np.sqrt(v) + tau)
+            moments[f"m/{name}"], moments[f"v/{name}"] = m, v
+        return mean.with_arrays(trained), State(moments)
+
+    return Join(init, apply)

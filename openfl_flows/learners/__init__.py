@@ -1,0 +1,1 @@
+"""Learners: each trains one model on one site's data, and is all that knows the model."""

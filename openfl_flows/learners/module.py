@@ -1,0 +1,46 @@
+"""The exchange between a torch module and a State."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from openfl_flows.state import State
+
+
+def module_state(module: nn.Module) -> State:
+    """A copy of the module's parameters and buffers; those that do not train are frozen.
+
+    Raises:
+        ValueError: A tensor has an element type that numpy lacks, e.g. bfloat16.
+    """
+    trains = {name: p.requires_grad for name, p in module.named_parameters()}
+    arrays, frozen = {}, []
+    for name, tensor in module.state_dict().items():
+        if tensor.dtype == torch.bfloat16:
+            raise ValueError(
+                f"tensor {name!r} is bfloat16: keep the weights that travel in float32"
+            )
+        arrays[name] = tensor.detach().cpu().numpy().copy()
+        if not trains.get(name, True):
+            frozen.append(name)
+    return State(arrays, frozen=frozen)
+
+
+@torch.no_grad()
+def load_module_state(module: nn.Module, state: State) -> None:
+    """Copy ``state`` into the module's own memory, so that training cannot write to the State.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected or of another shape or type.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in own or name not in state:
+            raise ValueError(f"tensor {name!r} is {'unexpected' if name in state else 'missing'}")
+        target, source = own[name], state[name]
+        if tuple(target.shape) != source.shape or str(target.dtype) != f"torch.{source.dtype}":
+            raise ValueError(
+                f"tensor {name!r} is {source.dtype}{source.shape}, "
+                f"expected {target.dtype}{tuple(target.shape)}"
+            )
+        target.copy_(torch.from_numpy(np.array(source)))

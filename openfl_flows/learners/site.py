@@ -1,0 +1,136 @@
+"""A site: its learner, and its local state on disk round by round."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
+from openfl_flows.metrics.mean import Means
+from openfl_flows.ops.files import write_json
+from openfl_flows.state import State
+
+LearnerFactory = Callable[[], Learner]
+
+_resident: OrderedDict[Path, tuple[Learner, int]] = OrderedDict()
+
+
+class Site:
+    """Drives one learner through rounds; the same for simulations and federations.
+
+    A learner lives in memory between rounds while it is among the ``resident`` most recent ones of
+    this process. Otherwise, and after a restart, it is built anew and restored from the state that
+    it saved at the end of its last round, with the same result to the last bit.
+
+    Args:
+        name: Name of the site.
+        factory: Builds the learner on the site's data.
+        folder: Where the local state is kept. It never leaves the site.
+        budget: How long to train each round.
+        resident: How many learners one process keeps alive.
+    """
+
+    def __init__(
+        self, name: str, factory: LearnerFactory, *, folder: Path, budget: Budget, resident: int = 1
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self._factory = factory
+        self._budget = budget
+        self._resident = resident
+
+    def validate(self, model: State, round_: int) -> Means:
+        """Validate the global model that begins ``round_``."""
+        learner = self._learner(round_)
+        learner.receive(model)
+        return learner.validate()
+
+    def test(self, model: State, round_: int) -> Means:
+        """Measure a finished model on the site's test data."""
+        learner = self._learner(round_)
+        learner.receive(model)
+        return learner.test()
+
+    def train(self, model: State, round_: int) -> TrainReport:
+        """Train from the global model for the budget of ``round_``."""
+        learner = self._learner(round_)
+        learner.receive(model)
+        return learner.train(self._budget, _Throttle(self.folder / "progress.json", round_))
+
+    def validate_local(self, round_: int) -> Means:
+        """Validate the locally trained model of ``round_``."""
+        return self._learner(round_).validate()
+
+    def finish_round(self, round_: int) -> State:
+        """Save the local state of ``round_`` and return the trained model.
+
+        The state of the round before is kept until the next round ends, because the federation may
+        have to repeat ``round_`` after a failure elsewhere.
+        """
+        learner = self._learner(round_)
+        _save(self._file(round_), learner.local_state())
+        _resident[self.folder] = (learner, round_)
+        for file in self.folder.glob("local-*.pt"):
+            if file not in (self._file(round_), self._file(round_ - 1)):
+                file.unlink()
+        return learner.send()
+
+    def _learner(self, round_: int) -> Learner:
+        """The learner as it was at the end of the round before, plus what this round did."""
+        learner, last = _resident.get(self.folder, (None, -1))
+        if learner is None or last != round_ - 1:
+            learner = self._factory()
+            if round_ > 1:
+                learner.restore(_load(self._file(round_ - 1)))
+        _resident[self.folder] = (learner, round_ - 1)
+        _resident.move_to_end(self.folder)
+        while len(_resident) > self._resident:
+            _resident.popitem(last=False)
+        return learner
+
+    def _file(self, round_: int) -> Path:
+        return self.folder / f"local-{round_:05d}.pt"
+
+
+class _Throttle:
+    """Writes training progress to a file, at most twice a second and at the end."""
+
+    def __init__(self, file: Path, round_: int) -> None:
+        self._file = file
+        self._round = round_
+        self._last = 0.0
+
+    def __call__(self, step: int, num_steps: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._last < 0.5 and step < num_steps:
+            return
+        self._last = now
+        write_json(
+            self._file,
+            {"round": self._round, "step": step, "num_steps": num_steps, "loss": loss},
+        )
+
+
+def release_learners() -> None:
+    """Forget the learners that this process keeps alive; they are restored when needed again."""
+    _resident.clear()
+
+
+def _save(path: Path, local_state: LocalState) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(dict(local_state), file)
+    temporary.replace(path)
+
+
+def _load(path: Path) -> LocalState:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected the site's local state of that round")
+    try:
+        loaded: LocalState = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: not a readable local state: {error}") from None
+    return loaded

@@ -1,0 +1,1 @@
+"""Metrics of each modality, each with a merge over sites."""

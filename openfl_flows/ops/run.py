@@ -1,0 +1,215 @@
+"""The run directory: one run's record, checkpoints and sites, readable by machines.
+
+``run.json`` is the truth: a round exists once it is in there. It is replaced atomically after the
+round's checkpoint is on disk, so a kill at any moment leaves the last whole round.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from openfl_flows.ops.files import load_state, save_state, write_json
+from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.state import State
+
+FORMAT = 1
+PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRound:
+    """One site's part in a round.
+
+    Attributes:
+        num_samples: Training samples seen.
+        num_steps: Optimizer steps taken.
+        metrics: Training and local validation, by name.
+        received: Validation of the global model as it arrived, by name.
+        seconds: Wall seconds by task.
+        peak_rss_bytes: The most memory the site's process ever held.
+    """
+
+    num_samples: int
+    num_steps: int
+    metrics: Mapping[str, float]
+    received: Mapping[str, float]
+    seconds: Mapping[str, float]
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round: the model that it made and how.
+
+    Attributes:
+        round: Counted from 1.
+        digest: Digest of the global model after the join.
+        seconds: Wall seconds of the whole round.
+        bytes_up: Bytes of all sites' updates.
+        bytes_down: Bytes of the global model sent to all sites.
+        metrics: Validation of the model that the round made. The sites measure it when they
+            receive it, so it is empty until the next round, or the end.
+        sites: Each site's part.
+    """
+
+    round: int
+    digest: str
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sites: Mapping[str, SiteRound]
+
+
+class Checkpoint(NamedTuple):
+    """The aggregator's state after a round: all that a resume needs from its side."""
+
+    model: State
+    join_state: State
+    average: State | None
+
+
+class RunDirectory:
+    """One run on disk.
+
+    Args:
+        path: The folder; use :meth:`create` or :meth:`resume`.
+        record: The content of ``run.json``.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+
+    @classmethod
+    def create(
+        cls, path: Path, *, config: Mapping[str, Any], initial: Checkpoint
+    ) -> "RunDirectory":
+        """Start a run in a new folder.
+
+        Raises:
+            ValueError: The folder exists and is not empty.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(
+                f"out={path} exists and is not empty: choose another folder, "
+                f"or go on with it by resume={path}"
+            )
+        record = {
+            "format": FORMAT,
+            "status": "running",
+            "config": config,
+            "versions": _versions(),
+            "initial": {"digest": initial.model.digest(), "metrics": {}},
+            "rounds": [],
+            "digest": initial.model.digest(),
+            "metrics": {},
+            "peak_rss_bytes": 0,
+        }
+        run = cls(path, record)
+        run._save_checkpoint(0, initial)
+        run.write()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Open a run that exists, finished or not.
+
+        Raises:
+            ValueError: There is no readable ``run.json`` of this format.
+        """
+        file = path / "run.json"
+        if not file.is_file():
+            raise ValueError(f"{path}: not a run directory, it has no run.json")
+        try:
+            record = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file}: not readable as JSON: {error}") from None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(f"{file}: expected format {FORMAT} of a run record")
+        return cls(path, record)
+
+    @property
+    def round(self) -> int:
+        """The last whole round; 0 before the first."""
+        return len(self.record["rounds"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.record["status"] == "finished")
+
+    def site(self, name: str) -> Path:
+        """The folder of one site's local state: nothing in it ever leaves the site."""
+        return self.path / "sites" / name
+
+    def checkpoint(self) -> Checkpoint:
+        """What the aggregator held after the last whole round.
+
+        Raises:
+            ValueError: A file is missing or corrupt, or is not of the round it should be.
+        """
+        folder = self._checkpoint_folder(self.round)
+        model = load_state(folder / "model.safetensors")
+        if model.digest() != self.record["digest"]:
+            raise ValueError(
+                f"{folder / 'model.safetensors'}: digest {model.digest()[:12]} is not "
+                f"{self.record['digest'][:12]}, that of round {self.round} in run.json"
+            )
+        average = folder / "ema.safetensors"
+        return Checkpoint(
+            model=model,
+            join_state=load_state(folder / "join.safetensors"),
+            average=load_state(average) if average.exists() else None,
+        )
+
+    def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> None:
+        """Make a round exist: its checkpoint first, then the record that names it."""
+        self._save_checkpoint(round_record.round, checkpoint)
+        self.record["rounds"].append(asdict(round_record))
+        self.record["digest"] = round_record.digest
+        self.write()
+        for old in range(max(0, round_record.round - 1)):
+            shutil.rmtree(self._checkpoint_folder(old), ignore_errors=True)
+
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Note the validation of the model that the last whole round made."""
+        target = self.record["rounds"][-1] if self.record["rounds"] else self.record["initial"]
+        target["metrics"] = dict(metrics)
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Close the run with the final model's metrics and its weights at the top of the folder."""
+        checkpoint = self.checkpoint()
+        save_state(self.path / "model.safetensors", checkpoint.model)
+        save_state(self.path / "join.safetensors", checkpoint.join_state)
+        if checkpoint.average is not None:
+            save_state(self.path / "ema.safetensors", checkpoint.average)
+        self.record["metrics"] = dict(metrics)
+        self.record["status"] = "finished"
+        self.write()
+
+    def write(self) -> None:
+        """Replace ``run.json``."""
+        sites = (s for r in self.record["rounds"] for s in r["sites"].values())
+        peaks = [s["peak_rss_bytes"] for s in sites]
+        self.record["peak_rss_bytes"] = max(peak_rss_bytes(), *peaks, 0)
+        write_json(self.path / "run.json", self.record)
+
+    def _checkpoint_folder(self, round_: int) -> Path:
+        return self.path / "checkpoints" / f"{round_:05d}"
+
+    def _save_checkpoint(self, round_: int, checkpoint: Checkpoint) -> None:
+        folder = self._checkpoint_folder(round_)
+        save_state(folder / "model.safetensors", checkpoint.model)
+        save_state(folder / "join.safetensors", checkpoint.join_state)
+        if checkpoint.average is not None:
+            save_state(folder / "ema.safetensors", checkpoint.average)
+
+
+def _versions() -> dict[str, str]:
+    found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+    return {name: found[name] for name in PACKAGES if name in found}
