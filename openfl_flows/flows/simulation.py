@@ -111,7 +111,7 @@ def simulate(
 def _open(
     task: Task, join: Join, ema: Ema | None, out: Path, config: Mapping[str, Any], resume: bool
 ) -> RunDirectory:
-    table = task.partition()
+    table = task.composition()
     if resume:
         run = RunDirectory.open(out)
         run.checkpoint()

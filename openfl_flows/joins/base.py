@@ -102,6 +102,8 @@ def _nest(states: list[State]) -> State:
 def _unnest(state: State, num: int) -> list[State]:
     nested: list[dict[str, Array]] = [{} for _ in range(num)]
     for key, array in state.items():
-        index, name = key.split("/", 1)
+        index, _, name = key.partition("/")
+        if not (index.isdecimal() and int(index) < num):
+            raise ValueError(f"the join's state does not fit its {num} stages: {key!r}")
         nested[int(index)][name] = array
     return [State(arrays) for arrays in nested]

@@ -5,7 +5,7 @@ writes the opposite sign and adds.) All are elementwise and run in the model's o
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -49,6 +49,7 @@ def sgd(*, lr: float, momentum: float = 0.0, nesterov: bool = True) -> Join:
 
     def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
         mean, delta = pseudo_gradient(model, updates)
+        _check_names(join_state, delta if momentum else ())
         if lr == 1 and not momentum:
             return mean, join_state
         step = delta
@@ -66,6 +67,9 @@ def adam(*, lr: float, betas: tuple[float, float] = (0.9, 0.99), tau: float = 1e
 
     ``m' = β₁ m + (1-β₁) Δ``, ``v' = β₂ v + (1-β₂) Δ²``, ``θ' = θ - η m' / (√v' + τ)``, with
     ``v₀ = τ²``.
+
+    OpenFL 1.9's ``AdamAdaptiveAggregation`` differs in two places: it starts at ``v₀ = 0``, and it
+    divides ``m'`` and ``v'`` by ``1 - βᵗ`` before the root, to which it adds ε where we add τ.
     """
     return _adaptive(lr, betas, tau, lambda v, square, b2: b2 * v + (1 - b2) * square)
 
@@ -74,6 +78,9 @@ def yogi(*, lr: float, betas: tuple[float, float] = (0.9, 0.99), tau: float = 1e
     """FedYogi (Reddi et al. 2021, Algorithm 2): FedAdam whose second moment moves additively.
 
     ``v' = v - (1-β₂) Δ² sign(v - Δ²)``, everything else as in :func:`adam`.
+
+    OpenFL 1.9's ``NumPyYogi`` differs as its Adam does, and it also decays the second moment:
+    ``v' = β₂ v - (1-β₂) Δ² sign(v - Δ²)``.
     """
     return _adaptive(lr, betas, tau, lambda v, sq, b2: v - (1 - b2) * sq * np.sign(v - sq))
 
@@ -94,6 +101,7 @@ def _adaptive(lr: float, betas: tuple[float, float], tau: float, second: SecondM
 
     def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
         mean, delta = pseudo_gradient(model, updates)
+        _check_names(join_state, [f"{moment}/{name}" for moment in "mv" for name in delta])
         moments, trained = {}, {}
         for name, d in delta.items():
             m = b1 * join_state[f"m/{name}"] + (1 - b1) * d
@@ -103,3 +111,11 @@ def _adaptive(lr: float, betas: tuple[float, float], tau: float, second: SecondM
         return mean.with_arrays(trained), State(moments)
 
     return Join(init, apply)
+
+
+def _check_names(join_state: State, expected: Iterable[str]) -> None:
+    """Refuse a restored state of another optimizer: a lost momentum must not pass unseen."""
+    wrong = sorted(join_state.keys() ^ set(expected))
+    if wrong:
+        fault = "unexpected" if wrong[0] in join_state else "missing"
+        raise ValueError(f"the outer optimizer's state does not fit: {wrong[0]!r} is {fault}")

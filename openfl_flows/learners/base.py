@@ -137,7 +137,7 @@ class Task(Protocol):
         """The learner of the centralized baseline, on the data of all sites."""
         ...
 
-    def partition(self) -> Table:
+    def composition(self) -> Table:
         """What each site holds."""
         ...
 

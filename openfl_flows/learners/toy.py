@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict
 from torch import nn
 
 from openfl_flows.learners.base import Budget, LocalState, Progress, Table, TrainReport
@@ -110,6 +111,8 @@ class ToyTask:
         padding: Parameters to add that do nothing, to give the model a size.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     sites: tuple[str, ...]
     seed: int = 0
     features: int = 8
@@ -131,7 +134,7 @@ class ToyTask:
         pooled = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
         return self._on(pooled, self.sites[0])
 
-    def partition(self) -> Table:
+    def composition(self) -> Table:
         """Samples per site."""
         return Table(columns=("site", "train"), rows=tuple((s, self.samples) for s in self.sites))
 

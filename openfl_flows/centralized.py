@@ -1,0 +1,114 @@
+"""The centralized baseline: the same learner on the pooled data, without a federation."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from openfl_flows.joins.base import NOTHING
+from openfl_flows.learners.base import Budget, Task
+from openfl_flows.learners.site import Site, release_learners
+from openfl_flows.metrics.mean import values
+from openfl_flows.ops.events import EventFiles
+from openfl_flows.ops.files import write_json
+from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
+
+Match = Literal["samples", "steps"]
+
+
+def train_centralized(
+    task: Task,
+    *,
+    rounds: int,
+    budget: Budget,
+    out: Path | str,
+    match: Match = "samples",
+    threads: int = 1,
+    config: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> RunDirectory:
+    """Train on the data of all sites in as many stretches as the federation has rounds.
+
+    Args:
+        task: The model and its data at the sites.
+        rounds: Stretches of training, each ending in a validation.
+        budget: A site's budget for one round of the federation.
+        out: The run directory.
+        match: ``samples``: as many samples as all sites see together, so as many epochs.
+            ``steps``: as many optimizer steps as one site takes, so a share of the samples.
+        threads: Threads of the process.
+        config: What the run was made from, for its record.
+        resume: Go on from the last whole stretch of ``out``.
+
+    Returns:
+        The finished run, in the format of a simulation's.
+
+    Raises:
+        ValueError: As for a simulation.
+    """
+    torch.set_num_threads(threads)
+    out = Path(out).absolute()
+    table = task.composition()
+    if resume:
+        run = RunDirectory.open(out)
+    else:
+        initial = Checkpoint(task.initial_state(), NOTHING, None)
+        run = RunDirectory.create(out, config=config or {}, initial=initial)
+        write_json(out / "partition.json", asdict(table))
+        task.write_rejected(out)
+    site = Site(
+        "centralized",
+        task.pooled_learner,
+        folder=run.site("centralized"),
+        budget=_matched(budget, len(task.sites), match),
+    )
+    events = EventFiles(out / "tensorboard")
+    for round_ in range(run.round + 1, rounds + 1):
+        _train_stretch(run, site, round_, events)
+    model = run.checkpoint().model
+    run.measured(values(site.validate(model, run.round + 1)))
+    tested = values(site.test(model, run.round + 1))
+    drawn = values(task.evaluate(model, out / "samples"))
+    release_learners()
+    run.finish({**tested, **drawn})
+    return run
+
+
+def _train_stretch(run: RunDirectory, site: Site, round_: int, events: EventFiles) -> None:
+    began = time.monotonic()
+    model = run.checkpoint().model
+    received = values(site.validate(model, round_))
+    run.measured(received)
+    events.write_global(round_ - 1, received)
+    report = site.train(model, round_)
+    trained = site.finish_round(round_)
+    seconds = time.monotonic() - began
+    part = SiteRound(
+        num_samples=report.num_samples,
+        num_steps=report.num_steps,
+        metrics=values(report.metrics),
+        received=received,
+        seconds={"train": seconds},
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+    record = RoundRecord(
+        round=round_,
+        digest=trained.digest(),
+        seconds=seconds,
+        bytes_up=0,
+        bytes_down=0,
+        sites={site.name: part},
+    )
+    run.commit(record, Checkpoint(trained, NOTHING, None))
+    events.write_sites(record)
+
+
+def _matched(budget: Budget, sites: int, match: Match) -> Budget:
+    if budget.steps is not None:
+        return Budget(steps=budget.steps * (sites if match == "samples" else 1))
+    assert budget.epochs is not None
+    return Budget(epochs=budget.epochs / (1 if match == "samples" else sites))

@@ -1,0 +1,1 @@
+"""What a site's data is, how it is read, split and partitioned."""

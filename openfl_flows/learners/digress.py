@@ -1,0 +1,273 @@
+"""The DiGress learner: denoiser and property regressor trained concurrently on one site's data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from openfl_flows.data.molecule_sites import SiteMolecules
+from openfl_flows.data.molecules import Molecules
+from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
+from openfl_flows.learners.digress_state import Networks
+from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.models.digress import (
+    DigressConfig,
+    Graphs,
+    GraphStatistics,
+    Noisy,
+    stratified_timesteps,
+)
+from openfl_flows.seeds import derived_seed
+from openfl_flows.state import Spec, State
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigressTraining:
+    """How a site trains and measures DiGress; defaults are the published ones.
+
+    Attributes:
+        batch_size: Graphs per optimizer step.
+        micro_batch: Graphs per forward pass; gradients of a batch are accumulated over them, with
+            the same result up to rounding, in less memory and, on a CPU, faster.
+        lr: Learning rate of both AdamW optimizers (amsgrad).
+        weight_decay: Weight decay of both.
+        regressor: Train the property regressor beside the denoiser.
+        regressor_lr_decay: Factor on the regressor's learning rate after each of its epochs.
+        validation_passes: Noise levels drawn per graph in validation.
+        validation_limit: Validate on at most this many graphs of each site.
+        device: Where to train, as torch names it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    batch_size: int = 512
+    micro_batch: int = 128
+    lr: float = 2e-4
+    weight_decay: float = 1e-12
+    regressor: bool = True
+    regressor_lr_decay: float = 0.99
+    validation_passes: int = 1
+    validation_limit: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        for name in ("batch_size", "micro_batch", "validation_passes", "validation_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"training.{name}={value}, expected at least 1")
+        if self.lr <= 0:
+            raise ValueError(f"training.lr={self.lr}, expected above 0")
+
+
+class DigressLearner:
+    """Trains denoiser and regressor, a step of each in turn, each with its own optimizer.
+
+    Noise and order of every step are drawn from the seed and the step's number alone, so the step
+    counter is all of the random state.
+
+    Args:
+        config: The network and its diffusion.
+        training: How to train and measure.
+        statistics: What defines the forward process; equal at all sites.
+        molecules: The site's data.
+        seed: Of order and noise; another one at every site.
+    """
+
+    def __init__(
+        self,
+        config: DigressConfig,
+        training: DigressTraining,
+        statistics: GraphStatistics,
+        molecules: SiteMolecules,
+        *,
+        seed: int,
+    ) -> None:
+        self._training = training
+        self._molecules = molecules
+        self._seed = seed
+        self._step = 0
+        self._networks = Networks(config, statistics).to(training.device)
+        self._optimizers = {
+            "denoiser": self._optimizer(self._networks.denoiser),
+            "regressor": self._optimizer(self._networks.regressor),
+        }
+        self._graphs, self._targets = _tensors(molecules.train, training.device)
+        self._num_atoms = molecules.train.num_atoms
+        labelled = ~np.isnan(molecules.train.targets).all(axis=1)
+        self._all = np.arange(len(molecules.train))
+        self._labelled = np.flatnonzero(labelled) if training.regressor else self._all[:0]
+
+    @property
+    def spec(self) -> Spec:
+        """Names, shapes and element types of what travels."""
+        return self.send().spec
+
+    def receive(self, state: State) -> None:
+        """Make ``state`` the model.
+
+        Raises:
+            ValueError: It is the state of another model, or was made with other statistics.
+        """
+        self._networks.load(state)
+
+    def send(self) -> State:
+        """A copy of the model."""
+        return self._networks.state()
+
+    def local_state(self) -> LocalState:
+        """Both optimizers and the step counter, which places order, noise and learning rate."""
+        states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        return {"step": self._step, "optimizers": states}
+
+    def restore(self, local_state: LocalState) -> None:
+        """Take back what :meth:`local_state` gave."""
+        self._step = local_state["step"]
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(local_state["optimizers"][name])
+
+    def train(self, budget: Budget, progress: Progress) -> TrainReport:
+        """Take one step of the denoiser and one of the regressor for each step of the budget."""
+        num_steps = budget.num_steps(self._steps_per_epoch(self._all))
+        losses = torch.zeros(2, device=self._training.device, dtype=torch.float64)
+        num_samples = num_labelled = 0
+        self._networks.train()
+        # Dropout draws from torch's global generator, which belongs to the caller.
+        with torch.random.fork_rng():
+            for step in range(1, num_steps + 1):
+                torch.manual_seed(self._stream("dropout"))
+                batch = self._batch("denoiser", self._all)
+                loss = self._train_denoiser(batch)
+                losses[0] += loss * len(batch)
+                num_samples += len(batch)
+                if len(self._labelled):
+                    batch = self._batch("regressor", self._labelled)
+                    losses[1] += self._train_regressor(batch) * len(batch)
+                    num_labelled += len(batch)
+                self._step += 1
+                if step % 10 == 0 or step == num_steps:
+                    progress(step, num_steps, loss.item())
+        totals = losses.tolist()
+        metrics = {"train_loss": Mean(totals[0], num_samples)}
+        if num_labelled:
+            metrics["train_regressor_loss"] = Mean(totals[1], num_labelled)
+        return TrainReport(metrics=metrics, num_samples=num_samples, num_steps=num_steps)
+
+    def validate(self) -> Means:
+        """Both bounds of the likelihood, in nats, and the errors of the regressor."""
+        return self._measure(self._molecules.val, "")
+
+    def test(self) -> Means:
+        """The same on the test data."""
+        return self._measure(self._molecules.test, "test_")
+
+    def _train_denoiser(self, batch: Indices) -> Tensor:
+        denoiser = self._networks.denoiser
+        clean = self._graphs.rows(torch.from_numpy(batch))
+        noisy = denoiser.corrupt(clean, self._generator("denoiser"))
+        num_atoms = self._num_atoms[batch]
+        totals = {
+            "num_nodes": int(num_atoms.sum()),
+            "num_pairs": max(1, int((num_atoms * (num_atoms - 1)).sum())),
+        }
+        losses = (
+            denoiser.loss(_rows(noisy, part), clean.rows(part), **totals)
+            for part in self._micro_batches(len(batch))
+        )
+        return self._descend("denoiser", losses)
+
+    def _train_regressor(self, batch: Indices) -> Tensor:
+        regressor = self._networks.regressor
+        index = torch.from_numpy(batch)
+        noisy = regressor.corrupt(self._graphs.rows(index), self._generator("regressor"))
+        targets = self._targets[index]
+        num_targets = int((~np.isnan(self._molecules.train.targets[batch])).sum())
+        epoch = self._step // self._steps_per_epoch(self._labelled)
+        for group in self._optimizers["regressor"].param_groups:
+            group["lr"] = self._training.lr * self._training.regressor_lr_decay**epoch
+        losses = (
+            regressor.loss(_rows(noisy, part), targets[part], num_targets=num_targets)
+            for part in self._micro_batches(len(batch))
+        )
+        return self._descend("regressor", losses)
+
+    def _descend(self, name: str, losses: Iterator[Tensor]) -> Tensor:
+        """Accumulate the gradients of a batch's parts, take a step, return the batch's loss."""
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad()
+        total = torch.zeros((), device=self._training.device)
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        optimizer.step()
+        return total
+
+    def _measure(self, molecules: Molecules, prefix: str) -> Means:
+        """Noise is drawn from a fixed seed, so models are compared under the same noise."""
+        networks, device = self._networks, self._training.device
+        graphs, targets = _tensors(molecules, device)
+        num = min(len(molecules), self._training.validation_limit or len(molecules))
+        generator = torch.Generator(device).manual_seed(derived_seed("validation"))
+        sums: dict[str, Mean] = {}
+        steps = networks.denoiser.config.diffusion_steps
+        for _ in range(self._training.validation_passes):
+            levels = stratified_timesteps(num, steps, generator)
+            for part in _slices(num, self._training.micro_batch):
+                clean, t = graphs.rows(part), levels[part]
+                bounds = networks.denoiser.bounds(clean, generator, t=t)
+                parts = {"nll": bounds.nll, "elbo": bounds.elbo}
+                if self._training.regressor:
+                    error = networks.regressor.absolute_error(clean, targets[part], generator, t=t)
+                    parts |= {"mae": error.mean(1), "mae_mu": error[:, 0], "mae_homo": error[:, 1]}
+                for name, values in parts.items():
+                    known = values[~values.isnan()].double()
+                    mean = Mean(float(known.sum()), len(known))
+                    sums[prefix + name] = sums.get(prefix + name, Mean(0.0, 0)) + mean
+        return sums
+
+    def _batch(self, stream: str, pool: Indices) -> Indices:
+        """The samples of the current step: the next part of the current epoch's permutation."""
+        epoch, position = divmod(self._step, self._steps_per_epoch(pool))
+        order = np.random.default_rng(derived_seed(self._seed, stream, epoch)).permutation(pool)
+        size = self._training.batch_size
+        return order[position * size : (position + 1) * size]
+
+    def _steps_per_epoch(self, pool: Indices) -> int:
+        return -(-len(pool) // self._training.batch_size)
+
+    def _micro_batches(self, num: int) -> Iterator[slice]:
+        return _slices(num, self._training.micro_batch)
+
+    def _stream(self, name: str) -> int:
+        return derived_seed(self._seed, name, "step", self._step)
+
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator(self._training.device).manual_seed(self._stream(name))
+
+    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            network.parameters(),
+            lr=self._training.lr,
+            weight_decay=self._training.weight_decay,
+            amsgrad=True,
+            fused=True,
+        )
+
+
+def _tensors(molecules: Molecules, device: str) -> tuple[Graphs, Tensor]:
+    graphs = Graphs(torch.from_numpy(molecules.atoms), torch.from_numpy(molecules.bonds))
+    return graphs.to(device), torch.from_numpy(molecules.targets).to(device)
+
+
+def _slices(num: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(num, start + size)) for start in range(0, num, size))
+
+
+def _rows(noisy: Noisy, part: slice) -> Noisy:
+    return Noisy(noisy.graphs.rows(part), noisy.t[part])

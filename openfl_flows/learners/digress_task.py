@@ -1,0 +1,268 @@
+"""The DiGress task: molecules at sites, their learners, and molecules drawn from the result."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict
+
+from openfl_flows.data.molecule_sites import (
+    PartitionConfig,
+    SiteMolecules,
+    composition_table,
+    deal,
+    pool,
+)
+from openfl_flows.data.molecules import Molecules, Rejection, write_rejections
+from openfl_flows.data.source import MoleculeSource
+from openfl_flows.learners.base import Table
+from openfl_flows.learners.digress import DigressLearner, DigressTraining
+from openfl_flows.learners.digress_state import Networks, statistics_of
+from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.metrics.molecules import canonical_smiles, evaluate_molecules
+from openfl_flows.models.digress import (
+    QM9_PUBLISHED,
+    DigressConfig,
+    Graphs,
+    GraphStatistics,
+    Guidance,
+    Sampled,
+    count_statistics,
+    merge_counts,
+    statistics_from_counts,
+)
+from openfl_flows.ops.files import write_atomically
+from openfl_flows.seeds import derived_seed
+from openfl_flows.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigressSampling:
+    """How molecules are drawn from a finished model.
+
+    Attributes:
+        num: Molecules to draw; 0 to draw none.
+        steps: Denoising steps, all of the diffusion's where None; fewer are faster and less exact.
+        batch_size: Graphs denoised at once.
+        chain_frames: Moments to keep of the first molecule's denoising.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    num: int = 1000
+    steps: int | None = None
+    batch_size: int = 256
+    chain_frames: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigressTask:
+    """DiGress on molecules that are dealt to sites.
+
+    Attributes:
+        sites: Names of the sites.
+        seed: Of partition, model, order and noise.
+        network: The denoiser and its diffusion; the regressor's follows from it.
+        training: How sites train and measure.
+        data: Where the molecules come from.
+        partition: How they are dealt.
+        statistics: ``counted`` at the sites, whose counts are summed once before round 1 and which
+            never pool data; or ``qm9``, the published constants.
+        sampling: How the finished model is sampled.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    sites: tuple[str, ...]
+    seed: int = 0
+    network: DigressConfig = field(default_factory=DigressConfig.small)
+    training: DigressTraining = field(default_factory=DigressTraining)
+    data: MoleculeSource = field(default_factory=MoleculeSource)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    statistics: Literal["counted", "qm9"] = "counted"
+    sampling: DigressSampling = field(default_factory=DigressSampling)
+
+    def initial_state(self) -> State:
+        """Random weights from the seed, with the statistics of all sites."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derived_seed(self.seed, "initial"))
+            return Networks(self.network, self.graph_statistics).state()
+
+    def learner(self, site: str) -> DigressLearner:
+        """The learner of one site."""
+        return self._learner(self._dealt[site], site)
+
+    def pooled_learner(self) -> DigressLearner:
+        """The learner of the centralized baseline.
+
+        It stands where the first site stood, so that a federation of one site is the same run.
+        """
+        return self._learner(pool(list(self._dealt.values())), self.sites[0])
+
+    def composition(self) -> Table:
+        """What each site holds."""
+        columns, rows = composition_table(self._dealt, self.partition)
+        molecules, rejections = self._read
+        note = (
+            f"{len(molecules):,} molecules; {len(rejections):,} rejected; "
+            f"{molecules.num_charged:,} lost a formal charge, which the model has no class for"
+        )
+        return Table(columns=columns, rows=rows, note=note)
+
+    def write_rejected(self, folder: Path) -> int:
+        """List the rejected rows in ``rejected.csv``."""
+        rejections = self._read[1]
+        if rejections:
+            write_rejections(folder / "rejected.csv", rejections)
+        return len(rejections)
+
+    def evaluate(self, state: State, folder: Path) -> Means:
+        """Draw molecules from the finished model as the plan says, write and judge them."""
+        if not self.sampling.num:
+            return {}
+        return self._draw(state, folder, self.sampling, self.seed, None)
+
+    def draw(
+        self,
+        state: State,
+        folder: Path,
+        *,
+        num: int,
+        steps: int | None,
+        seed: int,
+        target: tuple[float, float] | None = None,
+        strength: float = 10.0,
+    ) -> Means:
+        """Draw molecules into ``samples.csv``, with one denoising chain in ``chain.npz``.
+
+        Args:
+            state: The model.
+            folder: Where to write.
+            num: Molecules to draw.
+            steps: Denoising steps; all of the diffusion's where None.
+            seed: Of the draws.
+            target: Dipole in Debye and HOMO in eV to guide toward.
+            strength: Strength of the guidance per graph.
+
+        Raises:
+            ValueError: ``num`` or ``steps`` is out of range.
+        """
+        sampling = replace(self.sampling, num=num, steps=steps)
+        wanted = None if target is None else (target, strength)
+        return self._draw(state, folder, sampling, seed, wanted)
+
+    def _draw(
+        self,
+        state: State,
+        folder: Path,
+        sampling: DigressSampling,
+        seed: int,
+        target: tuple[tuple[float, float], float] | None,
+    ) -> Means:
+        sampled = self._sample(state, sampling, seed, target)
+        quality, smiles = evaluate_molecules(
+            *_arrays(sampled.graphs), self.network.vocabulary, self._train_smiles
+        )
+        known = frozenset(self._train_smiles)
+        rows = [(s or "", int(s is not None), int(s not in known)) for s in smiles]
+        _write_csv(folder / "samples.csv", ("smiles", "valid", "novel"), rows)
+        if sampled.chain is not None:
+            self._write_chain(sampled.chain, folder)
+        return {
+            "validity": Mean(quality.num_valid, quality.num_generated),
+            "connected": Mean(quality.num_connected, quality.num_generated),
+            "relaxed_validity": Mean(quality.num_relaxed_valid, quality.num_generated),
+            "uniqueness": Mean(quality.num_unique, quality.num_relaxed_valid),
+            "novelty": Mean(quality.num_novel, quality.num_unique),
+        }
+
+    def _sample(
+        self,
+        state: State,
+        sampling: DigressSampling,
+        seed: int,
+        target: tuple[tuple[float, float], float] | None,
+    ) -> Sampled:
+        device = self.training.device
+        networks = Networks(self.network, statistics_of(state)).to(device)
+        networks.load(state)
+        guidance = None
+        if target is not None:
+            wanted = torch.tensor(target[0], device=device)
+            guidance = Guidance(regressor=networks.regressor, target=wanted, strength=target[1])
+        frames = min(sampling.chain_frames, sampling.steps or self.network.diffusion_steps)
+        sampled = networks.denoiser.sample(
+            sampling.num,
+            torch.Generator(device).manual_seed(derived_seed(seed, "samples")),
+            steps=sampling.steps,
+            keep_chain=1 if frames else 0,
+            chain_frames=frames,
+            guidance=guidance,
+            batch_size=sampling.batch_size,
+        )
+        return Sampled(sampled.graphs.to("cpu"), sampled.chain)
+
+    @cached_property
+    def graph_statistics(self) -> GraphStatistics:
+        """Sizes, marginals and target scale: the sites' training counts summed, or QM9's own."""
+        if self.statistics == "qm9":
+            return QM9_PUBLISHED
+        counts = [
+            count_statistics(
+                own.train.atoms, own.train.bonds, own.train.targets, len(self.network.vocabulary)
+            )
+            for own in self._dealt.values()
+        ]
+        return statistics_from_counts(merge_counts(counts))
+
+    @cached_property
+    def _read(self) -> tuple[Molecules, tuple[Rejection, ...]]:
+        return self.data.read(self.network.vocabulary, self.network.max_atoms)
+
+    @cached_property
+    def _dealt(self) -> Mapping[str, SiteMolecules]:
+        return deal(self._read[0], self.sites, self.partition, self.seed)
+
+    @cached_property
+    def _train_smiles(self) -> tuple[str | None, ...]:
+        train = pool(list(self._dealt.values())).train
+        return canonical_smiles(train.atoms, train.bonds, train.vocabulary)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the configuration, not the data, to other processes: they read the data again."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def _learner(self, molecules: SiteMolecules, site: str) -> DigressLearner:
+        seed = derived_seed(self.seed, "site", site)
+        return DigressLearner(
+            self.network, self.training, self.graph_statistics, molecules, seed=seed
+        )
+
+    def _write_chain(self, chain: list[Graphs], folder: Path) -> None:
+        frames = [_arrays(frame.rows(slice(0, 1)).to("cpu")) for frame in chain]
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            atoms=np.concatenate([atoms for atoms, _ in frames]),
+            bonds=np.concatenate([bonds for _, bonds in frames]),
+            vocabulary=np.array(self.network.vocabulary),
+        )
+        write_atomically(folder / "chain.npz", buffer.getvalue())
+
+
+def _arrays(graphs: Graphs) -> tuple[np.ndarray, np.ndarray]:
+    return graphs.atoms.numpy().astype(np.int8), graphs.bonds.numpy().astype(np.int8)
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[str, int, int]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

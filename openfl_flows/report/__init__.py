@@ -1,0 +1,1 @@
+"""What people look at: a run's HTML report, pictures of molecules, tables that compare runs."""

@@ -1,0 +1,172 @@
+"""A run as one HTML file that needs nothing else: no network, no other files, no scripts."""
+
+import base64
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from openfl_flows.ops.files import write_atomically
+from openfl_flows.ops.run import RunDirectory
+from openfl_flows.report import curves, metric_names, series
+
+_PICTURES = {
+    "grid.png": ("image/png", "Sampled molecules"),
+    "chain.gif": ("image/gif", "One molecule on its way out of noise"),
+    "filmstrip.png": ("image/png", "The same way in steps"),
+}
+_PARTITION_COUNTS = ("site", "train", "val", "test")
+_LISTED_SAMPLES = 200
+
+
+class Table(NamedTuple):
+    """A table as it is shown: ``rows`` of ``total`` in all."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    total: int
+    note: str = ""
+
+
+class Picture(NamedTuple):
+    """An image as a ``data:`` URI, with what it shows."""
+
+    name: str
+    caption: str
+    uri: str
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` of a run, finished or not, into its directory.
+
+    What the run does not have (a partition, samples) is not in the report either.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: The directory has no readable ``run.json``, or one of its other files cannot
+            be read as what it should be.
+    """
+    record = RunDirectory.open(run).record
+    site_colors = curves.colors(series.sites(record))
+    partition = _read_partition(run / "partition.json")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("openfl_flows", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": metric_names.number,
+        "size": metric_names.size,
+        "duration": metric_names.duration,
+        # The only markup that is not escaped: what matplotlib wrote, with its text escaped.
+        "svg": Markup,
+    }
+    page = environment.get_template("run.html.j2").render(
+        record=record,
+        config=record["config"],
+        name=record["config"].get("name", run.name),
+        join=_in_words(record["config"].get("join")),
+        final=[(metric_names.metric(key), value) for key, value in record["metrics"].items()],
+        sites=series.sites(record),
+        tasks=series.tasks(record),
+        legend=curves.site_legend(record),
+        metric_charts=[curves.metric_chart(s, site_colors) for s in series.series(record)],
+        time_charts=_time_charts(record, site_colors),
+        partition=partition,
+        partition_chart=_partition_chart(partition),
+        pictures=_read_pictures(run / "samples"),
+        samples=_read_samples(run / "samples" / "samples.csv"),
+        settings=list(_flatten(record["config"])),
+    )
+    target = run / "report.html"
+    write_atomically(target, page.encode())
+    return target
+
+
+def _time_charts(
+    record: Mapping[str, Any], site_colors: Mapping[str, str]
+) -> tuple[curves.Chart, ...]:
+    if not record["rounds"]:
+        return ()
+    charts = (curves.round_seconds_chart(record, site_colors),)
+    return (*charts, curves.task_seconds_chart(record)) if series.tasks(record) else charts
+
+
+def _read_partition(file: Path) -> Table | None:
+    if not file.is_file():
+        return None
+    try:
+        document = json.loads(file.read_text())
+        columns, rows = document["columns"], document["rows"]
+        note = document.get("note", "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: expected JSON with columns and rows, got {error!r}") from None
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError(f"{file}: row {index + 1} is {row}, expected {len(columns)} values")
+        for column, value in zip(columns, row, strict=True):
+            if column != "site" and not isinstance(value, int | float):
+                raise ValueError(
+                    f"{file}: row {index + 1}, {column} is {value!r}, expected a number"
+                )
+    return Table(columns, rows, len(rows), note)
+
+
+def _partition_chart(partition: Table | None) -> curves.Chart | None:
+    """Items of each class at each site; of each split where there are no classes."""
+    if partition is None or "site" not in partition.columns:
+        return None
+    by_column = {
+        column: [row[i] for row in partition.rows] for i, column in enumerate(partition.columns)
+    }
+    names = [str(site) for site in by_column.pop("site")]
+    classes = {k: v for k, v in by_column.items() if k not in _PARTITION_COUNTS}
+    parts, title = (classes, "Classes by site") if classes else (by_column, "Items by site")
+    return curves.stacked_chart(title, names, parts, unit="items") if parts else None
+
+
+def _read_pictures(folder: Path) -> list[Picture]:
+    return [
+        Picture(name, caption, f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}")
+        for name, (kind, caption) in _PICTURES.items()
+        if (file := folder / name).is_file()
+    ]
+
+
+def _read_samples(file: Path) -> Table | None:
+    if not file.is_file():
+        return None
+    with file.open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    if not rows:
+        raise ValueError(f"{file}: is empty, expected a line of column names")
+    return Table(rows[0], rows[1 : _LISTED_SAMPLES + 1], len(rows) - 1)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Any:
+    """Settings as (dotted key, value as JSON) in order."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{prefix}{key}", shown
+
+
+def _in_words(join: Any) -> tuple[str, str]:
+    """A join's configuration as its name and its settings."""
+    if not isinstance(join, Mapping):
+        return ("" if join is None else str(join)), ""
+    settings = [f"{key} {value}" for key, value in join.items() if key != "name"]
+    return str(join.get("name", "")), ", ".join(settings)

@@ -1,0 +1,103 @@
+"""How metrics are written for people: label, unit, and which way is better."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", ""]
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric as people read it.
+
+    Attributes:
+        label: Name in words.
+        unit: Unit, empty for a plain number; "%" for a fraction that is shown in percent.
+        better: Which way is better, empty where that is not known.
+    """
+
+    label: str
+    unit: str = ""
+    better: Better = ""
+
+    @property
+    def scale(self) -> float:
+        """Factor from the recorded value to the one that is shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def title(self) -> str:
+        """Label, unit and direction in one line."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        return f"{self.label}{unit}{ {'lower': ' ↓', 'higher': ' ↑', '': ''}[self.better] }"
+
+    def show(self, value: float) -> str:
+        """``value`` with its unit, four significant digits."""
+        return f"{number(value * self.scale)} {self.unit}".strip()
+
+
+_KNOWN = {
+    "loss": Metric(label="loss", better="lower"),
+    "nll": Metric(label="NLL", unit="nats", better="lower"),
+    "elbo": Metric(label="negative ELBO", unit="nats", better="lower"),
+    "x_ce": Metric(label="atom cross-entropy", unit="nats", better="lower"),
+    "e_ce": Metric(label="bond cross-entropy", unit="nats", better="lower"),
+    # The published figure averages the columns' errors, whatever their units.
+    "mae": Metric(label="MAE", unit="mean of D and eV", better="lower"),
+    "mae_mu": Metric(label="MAE of μ", unit="D", better="lower"),
+    "mae_homo": Metric(label="MAE of HOMO", unit="eV", better="lower"),
+    "validity": Metric(label="validity", unit="%", better="higher"),
+    "strict_validity": Metric(label="strict validity", unit="%", better="higher"),
+    "relaxed_validity": Metric(label="relaxed validity", unit="%", better="higher"),
+    "uniqueness": Metric(label="uniqueness", unit="%", better="higher"),
+    "novelty": Metric(label="novelty", unit="%", better="higher"),
+    "connected": Metric(label="connected", unit="%", better="higher"),
+    "accuracy": Metric(label="accuracy", unit="%", better="higher"),
+}
+
+
+def metric(name: str) -> Metric:
+    """What is known of the metric ``name``; its own words where nothing is.
+
+    A leading ``train_``, ``val_`` or ``test_`` is kept in the label and does not change the rest.
+    """
+    split, _, rest = name.partition("_")
+    if split in SPLITS and rest in _KNOWN:
+        known = _KNOWN[rest]
+        return Metric(label=f"{split} {known.label}", unit=known.unit, better=known.better)
+    return _KNOWN.get(name, Metric(label=name.replace("_", " ")))
+
+
+def number(value: float) -> str:
+    """``value`` with four significant digits; a dash where it is not a number."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "–"
+    if 1e-3 <= abs(value) < 1e7:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{digits}f}"
+    return f"{value:.4g}"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in the largest binary unit that leaves a number of at least one."""
+    value, units = float(num_bytes), iter(("B", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while value >= 1024 and (larger := next(units, None)):
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``0.42 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
