@@ -69,18 +69,17 @@ def train_centralized(
     events = EventFiles(out / "tensorboard")
     for round_ in range(run.round + 1, rounds + 1):
         _train_stretch(run, site, round_, events)
-    model = run.checkpoint().model
-    run.measured(values(site.validate(model, run.round + 1)))
-    tested = values(site.test(model, run.round + 1))
-    drawn = values(task.evaluate(model, out / "samples"))
+    model = run.model()
+    validated, tested = site.measure(model, run.round + 1)
+    run.measured(values(validated))
     release_learners()
-    run.finish({**tested, **drawn})
+    run.finish({**values(tested), **values(task.evaluate(model, out / "samples"))})
     return run
 
 
 def _train_stretch(run: RunDirectory, site: Site, round_: int, events: EventFiles) -> None:
     began = time.monotonic()
-    model = run.checkpoint().model
+    model = run.model()
     received = values(site.validate(model, round_))
     run.measured(received)
     events.write_global(round_ - 1, received)

@@ -22,7 +22,8 @@ LAYERS: list[set[str]] = [
     {"learners"},
     {"flows", "taskrunner", "centralized"},
     {"report", "experiment"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NUMPY_ONLY = {"seeds", "state", "update", "joins", "codecs"}

@@ -42,8 +42,7 @@ class EvaluationFlow(FLSpec):
     @collaborator
     def measure(self) -> None:
         """Validate and test the model on the site's data."""
-        self.validated = self.site.validate(self.model, self.next_round)
-        self.tested = self.site.test(self.model, self.next_round)
+        self.validated, self.tested = self.site.measure(self.model, self.next_round)
         self.name = self.site.name
         self.next(self.join)
 

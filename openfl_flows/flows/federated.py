@@ -85,9 +85,10 @@ class FederatedFlow(FLSpec):
     @aggregator
     def join(self, inputs: Sequence[Any]) -> None:
         """Join the sites' models into the next global model; go on or end."""
-        self.model = self.aggregation.join(self.model, [site.contribution for site in inputs])
+        contributions = [site.contribution for site in inputs]
         for site in inputs:
             site.contribution = None
+        self.model = self.aggregation.join(self.model, contributions)
         self.round += 1
         if self.round <= self.rounds:
             self.next(self.aggregated_model_validation, foreach="sites")

@@ -34,8 +34,8 @@ class Runtime:
     Attributes:
         backend: ``single_process``, or ``ray`` for one process per group of sites.
         threads: Threads of one process; part of the plan, since it decides the last bits.
-        resident_sites: How many sites' learners one process keeps in memory; the others are
-            restored from disk when their turn comes, with the same result.
+        resident_sites: How many sites' learners one process keeps in memory between rounds; the
+            others are restored from disk when their turn comes, with the same result.
         ray_address: Cluster to attach to; a new local one is started where it is None. The run
             directory must be on a file system that all its machines see.
         ray_actors: Processes that share the sites; one per site where it is None.
@@ -44,17 +44,17 @@ class Runtime:
 
     backend: Literal["single_process", "ray"] = "single_process"
     threads: int = 1
-    resident_sites: int = 1
+    resident_sites: int = 0
     ray_address: str | None = None
     ray_actors: int | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:
         """Refuse counts below one."""
-        for name in ("threads", "resident_sites", "ray_actors"):
+        for name, least in (("threads", 1), ("resident_sites", 0), ("ray_actors", 1)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"runtime.{name}={value}, expected at least 1")
+            if value is not None and value < least:
+                raise ValueError(f"runtime.{name}={value}, expected at least {least}")
 
 
 def simulate(
@@ -114,7 +114,7 @@ def _open(
     table = task.composition()
     if resume:
         run = RunDirectory.open(out)
-        run.checkpoint()
+        run.model(), run.join_state(), run.average()
         run.record["status"] = "running"
         return run
     initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
@@ -141,33 +141,37 @@ def _train(
         rounds=rounds,
         quiet=runtime.quiet,
     )
-    spec = flow(run.checkpoint().model, first_round=first_round, rounds=rounds)
-    spec.runtime = local_runtime
+    spec = flow(run.model(), first_round=first_round, rounds=rounds)
     with bars:
-        spec.run()
-    # OpenFL keeps the clones of a finished flow, and with them every site's last model.
-    FLSpec._reset_clones()
+        _run(spec, local_runtime)
 
 
 def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dict[str, float]:
     """Measure the final model, and its moving average where there is one."""
-    checkpoint = run.checkpoint()
-    tested = _measure(local_runtime, checkpoint.model, run.round + 1)
-    run.measured(values(tested.validated))
-    folder = run.path / "samples"
-    metrics = {**values(tested.tested), **values(task.evaluate(checkpoint.model, folder))}
-    if checkpoint.average is not None:
-        averaged = _measure(local_runtime, checkpoint.average, run.round + 1)
-        metrics |= {f"ema_{name}": value for name, value in values(averaged.tested).items()}
+    model = run.model()
+    measured = _measure(local_runtime, model, run.round + 1)
+    run.measured(values(measured.validated))
+    drawn = task.evaluate(model, run.path / "samples")
+    metrics = {**values(measured.tested), **values(drawn)}
+    average = run.average()
+    if average is not None:
+        measured = _measure(local_runtime, average, run.round + 1)
+        metrics |= {f"ema_{name}": value for name, value in values(measured.tested).items()}
     return metrics
 
 
 def _measure(local_runtime: LocalRuntime, model: State, next_round: int) -> EvaluationFlow:
     flow = EvaluationFlow(model, next_round=next_round)
+    _run(flow, local_runtime)
+    return flow
+
+
+def _run(flow: FLSpec, local_runtime: LocalRuntime) -> None:
+    """Run a flow, then let go of its clones, which OpenFL keeps, and of its own tasks' cycle."""
     flow.runtime = local_runtime
     flow.run()
     FLSpec._reset_clones()
-    return flow
+    flow.execute_task_args = None
 
 
 def _local_runtime(

@@ -5,6 +5,8 @@ import numpy as np
 from openfl_flows.joins.base import NOTHING, Join, Updates, in_site_order, same_spec
 from openfl_flows.state import Array, State
 
+_BLOCK = 2**20
+
 
 def weighted_mean() -> Join:
     """The mean of the sites' models, weighted by their samples.
@@ -35,9 +37,7 @@ def weighted_mean() -> Join:
                 elif tensor.reduce == "max":
                     np.maximum(mean[name], theirs[name], out=mean[name])
                 else:
-                    share = mean[name].dtype.type(update.num_samples / total)
-                    # Subtracted, because -0.0 + 0.0 would lose a sign bit and -0.0 - 0.0 does not.
-                    mean[name] -= (mean[name] - theirs[name]) * share
+                    _move_toward(mean[name], theirs[name], update.num_samples / total)
             del update, theirs  # else they stay in memory while the next one arrives
         if not total:
             raise ValueError("no updates to join, expected at least one site's")
@@ -45,3 +45,14 @@ def weighted_mean() -> Join:
         return model.with_arrays(joined), join_state
 
     return Join(lambda model: NOTHING, apply)
+
+
+def _move_toward(mean: Array, theirs: Array, share: float) -> None:
+    """``mean -= (mean - theirs) * share`` in place, by blocks: no copy of a large tensor.
+
+    Subtracted, because -0.0 + 0.0 would lose a sign bit and -0.0 - 0.0 does not.
+    """
+    mean, theirs = mean.reshape(-1), theirs.reshape(-1)
+    for start in range(0, mean.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mean[block] -= (mean[block] - theirs[block]) * mean.dtype.type(share)

@@ -153,6 +153,7 @@ class DigressLearner:
                 self._step += 1
                 if step % 10 == 0 or step == num_steps:
                     progress(step, num_steps, loss.item())
+        self._networks.zero_grad()
         totals = losses.tolist()
         metrics = {"train_loss": Mean(totals[0], num_samples)}
         if num_labelled:

@@ -43,4 +43,7 @@ def load_module_state(module: nn.Module, state: State) -> None:
                 f"tensor {name!r} is {source.dtype}{source.shape}, "
                 f"expected {target.dtype}{tuple(target.shape)}"
             )
-        target.copy_(torch.from_numpy(np.array(source)))
+        if target.device.type == "cpu":
+            np.copyto(target.numpy(), source)
+        else:
+            target.copy_(torch.from_numpy(source.copy()))

@@ -1,7 +1,6 @@
 """A site: its learner, and its local state on disk round by round."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,20 +8,21 @@ import torch
 
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Means
-from openfl_flows.ops.files import write_json
+from openfl_flows.ops.files import map_state, save_state, write_json
 from openfl_flows.state import State
 
 LearnerFactory = Callable[[], Learner]
 
-_resident: OrderedDict[Path, tuple[Learner, int]] = OrderedDict()
+_resident: dict[Path, tuple[Learner, int]] = {}
+"""Learners that this process keeps alive, each with the last round that it finished."""
 
 
 class Site:
     """Drives one learner through rounds; the same for simulations and federations.
 
-    A learner lives in memory between rounds while it is among the ``resident`` most recent ones of
-    this process. Otherwise, and after a restart, it is built anew and restored from the state that
-    it saved at the end of its last round, with the same result to the last bit.
+    The first ``resident`` learners of a process stay in memory between rounds. Any other, and any
+    after a restart, is built anew and restored from the state that it saved at the end of its last
+    round, with the same result to the last bit.
 
     Args:
         name: Name of the site.
@@ -33,7 +33,7 @@ class Site:
     """
 
     def __init__(
-        self, name: str, factory: LearnerFactory, *, folder: Path, budget: Budget, resident: int = 1
+        self, name: str, factory: LearnerFactory, *, folder: Path, budget: Budget, resident: int = 0
     ) -> None:
         self.name = name
         self.folder = folder
@@ -47,11 +47,13 @@ class Site:
         learner.receive(model)
         return learner.validate()
 
-    def test(self, model: State, round_: int) -> Means:
-        """Measure a finished model on the site's test data."""
-        learner = self._learner(round_)
+    def measure(self, model: State, next_round: int) -> tuple[Means, Means]:
+        """Measure a finished model on the site's validation data and on its test data."""
+        learner = self._learner(next_round)
         learner.receive(model)
-        return learner.test()
+        means = learner.validate(), learner.test()
+        self._release()
+        return means
 
     def train(self, model: State, round_: int) -> TrainReport:
         """Train from the global model for the budget of ``round_``."""
@@ -67,15 +69,19 @@ class Site:
         """Save the local state of ``round_`` and return the trained model.
 
         The state of the round before is kept until the next round ends, because the federation may
-        have to repeat ``round_`` after a failure elsewhere.
+        have to repeat ``round_`` after a failure elsewhere. The model is handed over as a file
+        mapped into memory: of all sites' models, only what a join looks at is in memory.
         """
         learner = self._learner(round_)
         _save(self._file(round_), learner.local_state())
-        _resident[self.folder] = (learner, round_)
         for file in self.folder.glob("local-*.pt"):
             if file not in (self._file(round_), self._file(round_ - 1)):
                 file.unlink()
-        return learner.send()
+        update = self.folder / "update.safetensors"
+        save_state(update, learner.send())
+        _resident[self.folder] = (learner, round_)
+        self._release()
+        return map_state(update)
 
     def _learner(self, round_: int) -> Learner:
         """The learner as it was at the end of the round before, plus what this round did."""
@@ -84,11 +90,12 @@ class Site:
             learner = self._factory()
             if round_ > 1:
                 learner.restore(_load(self._file(round_ - 1)))
-        _resident[self.folder] = (learner, round_ - 1)
-        _resident.move_to_end(self.folder)
-        while len(_resident) > self._resident:
-            _resident.popitem(last=False)
+            _resident[self.folder] = (learner, round_ - 1)
         return learner
+
+    def _release(self) -> None:
+        if len(_resident) > self._resident:
+            del _resident[self.folder]
 
     def _file(self, round_: int) -> Path:
         return self.folder / f"local-{round_:05d}.pt"

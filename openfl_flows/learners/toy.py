@@ -65,6 +65,7 @@ class ToyLearner:
             self._step += 1
             total += loss.item() * self._batch_size
             progress(step, num_steps, loss.item())
+        self._optimizer.zero_grad()
         num_samples = num_steps * self._batch_size
         return TrainReport(
             metrics={"train_loss": Mean(total, num_samples)},

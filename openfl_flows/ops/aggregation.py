@@ -1,7 +1,7 @@
 """The aggregator's side of a run: joins the sites' updates and commits each round to disk."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openfl_flows.joins.base import Join
@@ -47,7 +47,7 @@ class Aggregation:
         self._run = run
         self._join = join
         self._ema = ema
-        self._held = run.checkpoint()
+        self._join_state, self._average = run.join_state(), run.average()
         self._events = EventFiles(run.path / "tensorboard")
         self._began = time.monotonic()
 
@@ -55,35 +55,38 @@ class Aggregation:
         """Start the clock of a round."""
         self._began = time.monotonic()
 
-    def join(self, model: State, contributions: Sequence[Contribution]) -> State:
+    def join(self, model: State, contributions: list[Contribution]) -> State:
         """Join one round's contributions, commit the round, return the next global model.
 
+        Args:
+            model: The global model that the round began with.
+            contributions: One of each site; emptied, so that each model can be freed once joined.
+
         Raises:
-            ValueError: The model is not the one of the last round, or an update is refused.
+            ValueError: An update is refused.
         """
-        assert model.digest() == self._held.model.digest()
-        contributions = sorted(contributions, key=lambda c: c.update.site)
-        received = values(merge(c.received for c in contributions))
-        joined, join_state = self._join.apply(
-            model, [c.update for c in contributions], self._held.join_state
-        )
-        average = self._held.average
+        assert model.digest() == self._run.record["digest"]
+        contributions.sort(key=lambda c: c.update.site, reverse=True)
+        sites = {c.update.site: _site_round(c) for c in reversed(contributions)}
+        received = values(merge(c.received for c in reversed(contributions)))
+        bytes_up = sum(c.update.state.nbytes for c in contributions)
+        updates = (contributions.pop().update for _ in sites)
+        joined, self._join_state = self._join.apply(model, updates, self._join_state)
         if self._ema is not None:
-            assert average is not None
-            num_steps = max(c.update.num_steps for c in contributions)
-            average = self._ema(average, model, joined, num_steps)
+            assert self._average is not None
+            num_steps = max(site.num_steps for site in sites.values())
+            self._average = self._ema(self._average, model, joined, num_steps)
         record = RoundRecord(
             round=self._run.round + 1,
             digest=joined.digest(),
             seconds=time.monotonic() - self._began,
-            bytes_up=sum(c.update.state.nbytes for c in contributions),
-            bytes_down=model.nbytes * len(contributions),
-            sites={c.update.site: _site_round(c) for c in contributions},
+            bytes_up=bytes_up,
+            bytes_down=model.nbytes * len(sites),
+            sites=sites,
         )
-        self._held = Checkpoint(model=joined, join_state=join_state, average=average)
         self._run.measured(received)
         self._events.write_global(self._run.round, received)
-        self._run.commit(record, self._held)
+        self._run.commit(record, Checkpoint(joined, self._join_state, self._average))
         self._events.write_sites(record)
         self._began = time.monotonic()
         return joined

@@ -1,9 +1,12 @@
 """TensorBoard event files: one curve per site and one for the global model, in one plot each."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from openfl_flows.ops.run import RoundRecord
 
@@ -17,7 +20,7 @@ class EventFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[str, EventFileWriter] = {}
 
     def write_global(self, round_: int, metrics: Mapping[str, float]) -> None:
         """Write the global model's metrics after ``round_`` (0: the initial model)."""
@@ -31,7 +34,9 @@ class EventFiles:
 
     def _write(self, name: str, round_: int, metrics: Mapping[str, float]) -> None:
         if name not in self._writers:
-            self._writers[name] = SummaryWriter(str(self._folder / name))
-        for metric, value in metrics.items():
-            self._writers[name].add_scalar(metric, value, round_)
+            # torch's writer would do, but an aggregator has no torch.
+            self._writers[name] = EventFileWriter(str(self._folder / name))
+        rows = [Summary.Value(tag=metric, simple_value=v) for metric, v in metrics.items()]
+        event = Event(wall_time=time.time(), step=round_, summary=Summary(value=rows))
+        self._writers[name].add_event(event)
         self._writers[name].flush()

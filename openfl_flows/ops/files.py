@@ -1,26 +1,37 @@
 """Files that are whole or absent: atomic writes, and States as safetensors."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 
 from openfl_flows.state import State
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader, or a kill at any moment, sees the old file or the new."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path that takes the place of ``path`` once it is written and on disk.
+
+    A reader, or a kill at any moment, sees the old file or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    yield temporary
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -31,7 +42,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 def save_state(path: Path, state: State) -> None:
     """Write ``state`` as safetensors, its digest and frozen names in the metadata, atomically."""
     metadata = {"digest": state.digest(), "frozen": json.dumps(state.frozen)}
-    write_atomically(path, safetensors.numpy.save(dict(state), metadata))
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(dict(state), temporary, metadata)
 
 
 def load_state(path: Path) -> State:
@@ -45,14 +57,37 @@ def load_state(path: Path) -> State:
         raise ValueError(f"{path}: no such file, expected a State in safetensors format")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            expected = (file.metadata() or {}).get("digest")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
-    state = State(arrays, frozen=json.loads(metadata.get("frozen", "[]")))
-    if state.digest() != metadata.get("digest", state.digest()):
+    state = map_state(path)
+    if expected is not None and state.digest() != expected:
         raise ValueError(
-            f"{path}: content has digest {state.digest()[:12]}, "
-            f"but was saved with {metadata['digest'][:12]}"
+            f"{path}: content has digest {state.digest()[:12]}, but was saved with {expected[:12]}"
         )
     return state
+
+
+def map_state(path: Path) -> State:
+    """The State in a file that this process wrote itself, read only where it is looked at.
+
+    The file is mapped into memory, not copied; it may be replaced or deleted meanwhile. Nothing is
+    checked: use :func:`load_state` for files that come from elsewhere.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    frozen = header.pop("__metadata__", {}).get("frozen", "[]")
+    whole = np.memmap(path, np.uint8, "r", offset=8 + length).view(np.ndarray)
+    arrays = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        arrays[name] = whole[start:end].view(_dtype(entry["dtype"])).reshape(entry["shape"])
+    return State(arrays, frozen=json.loads(frozen))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """The numpy type of a safetensors name such as F32, I64 or BOOL."""
+    if name == "BOOL":
+        return np.dtype(np.bool_)
+    return np.dtype(f"{name[0].lower()}{int(name[1:]) // 8}")

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openfl_flows.ops.files import load_state, save_state, write_json
+from openfl_flows.ops.files import load_state, replacing, save_state, write_json
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State
 
@@ -147,25 +147,37 @@ class RunDirectory:
         """The folder of one site's local state: nothing in it ever leaves the site."""
         return self.path / "sites" / name
 
-    def checkpoint(self) -> Checkpoint:
-        """What the aggregator held after the last whole round.
+    def model(self) -> State:
+        """The global model after the last whole round.
 
         Raises:
-            ValueError: A file is missing or corrupt, or is not of the round it should be.
+            ValueError: The file is missing or corrupt, or is not of the round it should be.
         """
-        folder = self._checkpoint_folder(self.round)
-        model = load_state(folder / "model.safetensors")
+        file = self._checkpoint_folder(self.round) / "model.safetensors"
+        model = load_state(file)
         if model.digest() != self.record["digest"]:
             raise ValueError(
-                f"{folder / 'model.safetensors'}: digest {model.digest()[:12]} is not "
-                f"{self.record['digest'][:12]}, that of round {self.round} in run.json"
+                f"{file}: digest {model.digest()[:12]} is not {self.record['digest'][:12]}, "
+                f"that of round {self.round} in run.json"
             )
-        average = folder / "ema.safetensors"
-        return Checkpoint(
-            model=model,
-            join_state=load_state(folder / "join.safetensors"),
-            average=load_state(average) if average.exists() else None,
-        )
+        return model
+
+    def join_state(self) -> State:
+        """The join's state after the last whole round.
+
+        Raises:
+            ValueError: The file is missing or corrupt.
+        """
+        return load_state(self._checkpoint_folder(self.round) / "join.safetensors")
+
+    def average(self) -> State | None:
+        """The moving average after the last whole round, None where the run keeps none.
+
+        Raises:
+            ValueError: The file is corrupt.
+        """
+        file = self._checkpoint_folder(self.round) / "ema.safetensors"
+        return load_state(file) if file.exists() else None
 
     def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Make a round exist: its checkpoint first, then the record that names it."""
@@ -183,11 +195,9 @@ class RunDirectory:
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Close the run with the final model's metrics and its weights at the top of the folder."""
-        checkpoint = self.checkpoint()
-        save_state(self.path / "model.safetensors", checkpoint.model)
-        save_state(self.path / "join.safetensors", checkpoint.join_state)
-        if checkpoint.average is not None:
-            save_state(self.path / "ema.safetensors", checkpoint.average)
+        for file in self._checkpoint_folder(self.round).iterdir():
+            with replacing(self.path / file.name) as temporary:
+                shutil.copyfile(file, temporary)
         self.record["metrics"] = dict(metrics)
         self.record["status"] = "finished"
         self.write()

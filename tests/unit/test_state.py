@@ -129,10 +129,12 @@ def test_the_digest_tells_apart(other):
 
 
 def test_insertion_and_memory_order_change_nothing():
-    one = State({"a": np.ones((2, 3)), "b": np.zeros(2)})
-    two = State({"b": np.zeros(2), "a": np.asfortranarray(np.ones((2, 3)))})
+    matrix = np.arange(6.0).reshape(2, 3)
+    one = State({"a": matrix.copy(), "b": np.zeros(2)})
+    two = State({"b": np.zeros(2), "a": np.asfortranarray(matrix)})
     assert list(two) == ["a", "b"]
     assert one == two
+    assert pack(one)[0].tolist() == pack(two)[0].tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
     assert hash(one) == hash(two)
 
 

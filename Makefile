@@ -1,0 +1,42 @@
+# The commands of the README. They make an environment in .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+# One thread per process: the plan fixes it for runs, and it is fastest for tests on few cores.
+export OMP_NUM_THREADS ?= 1
+# The pins hold for the build environment too.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow bench lint sample clean
+
+demo: $(READY)
+	$(VENV)/bin/openfl-flows simulate experiment=demo out=runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(READY)
+	$(VENV)/bin/python -m pytest -m slow
+
+bench: $(READY)
+	$(VENV)/bin/python -m tests.bench.digress
+	$(VENV)/bin/python -m tests.bench.memory
+
+lint: $(READY)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+# The embedded sample made again: needs tblite, about two minutes.
+sample: $(READY)
+	$(VENV)/bin/pip install -q '.[sample]'
+	$(VENV)/bin/python -m openfl_flows.data.make_sample --out openfl_flows/data/samples/molecules.csv
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $(READY)
