@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import ConfigDict
 
 from openfl_flows.data.molecules import Molecules, Rejection, read_molecules
 from openfl_flows.data.qm9 import download_qm9
+from openfl_flows.seeds import derived_seed
 
 SAMPLE = Path(__file__).parent / "samples" / "molecules.csv"
 
@@ -22,7 +24,8 @@ class MoleculeSource:
         sha256: Digest that a downloaded QM9 must have, if known.
         smiles_column: Column of the SMILES.
         target_columns: Columns of dipole (Debye) and HOMO (Hartree), in this order.
-        limit: Take the first this many usable molecules only.
+        limit: Take at most this many of the usable molecules, drawn at random once and for all:
+            tables are often sorted by size, so the first ones would not be representative.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -34,6 +37,11 @@ class MoleculeSource:
     target_columns: tuple[str, str] = ("mu", "homo")
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a limit below one."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"data.limit={self.limit}, expected at least 1")
+
     def read(
         self, vocabulary: tuple[str, ...], max_atoms: int
     ) -> tuple[Molecules, tuple[Rejection, ...]]:
@@ -43,15 +51,18 @@ class MoleculeSource:
             ValueError: The table cannot be used; the message names file, line or column.
             OSError: The file cannot be read, or QM9 cannot be downloaded.
         """
-        return read_molecules(
+        molecules, rejections = read_molecules(
             self._file(),
             vocabulary=vocabulary,
             max_atoms=max_atoms,
             smiles_column=self.smiles_column,
             target_columns=self.target_columns,
-            limit=self.limit,
             cache_dir=self.folder,
         )
+        if self.limit is not None and self.limit < len(molecules):
+            order = np.random.default_rng(derived_seed("limit")).permutation(len(molecules))
+            molecules = molecules.subset(np.sort(order[: self.limit]))
+        return molecules, rejections
 
     def _file(self) -> Path:
         if self.path == "sample":
