@@ -20,7 +20,8 @@ test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
 
 bench: $(READY)
-	$(VENV)/bin/python -m tests.bench.digress
+	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default
+	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --micro-batch 128
 	$(VENV)/bin/python -m tests.bench.memory
 
 lint: $(READY)

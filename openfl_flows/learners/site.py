@@ -1,5 +1,6 @@
 """A site: its learner, and its local state on disk round by round."""
 
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,7 @@ def _load(path: Path) -> LocalState:
         raise ValueError(f"{path}: no such file, expected the site's local state of that round")
     try:
         loaded: LocalState = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a readable local state: {error}") from None
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a readable local state: {reason}") from None
     return loaded

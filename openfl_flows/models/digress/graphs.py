@@ -11,6 +11,9 @@ from torch import Tensor
 NUM_BOND_CLASSES = 5
 """Bond classes: 0 none, 1 single, 2 double, 3 triple, 4 aromatic."""
 
+AROMATIC = 4
+"""The class that kekulised molecules never have."""
+
 
 class Graphs(NamedTuple):
     """A batch of molecular graphs.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openfl_flows.models.digress.graphs import NUM_BOND_CLASSES
+from openfl_flows.models.digress.graphs import AROMATIC, NUM_BOND_CLASSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +104,10 @@ def merge_counts(counts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.nda
 def statistics_from_counts(counts: Mapping[str, np.ndarray]) -> GraphStatistics:
     """Distributions and target scale of merged counts.
 
-    A target that no molecule carries, or that never varies, gets the neutral scale: its mean (0
-    without labels) and a standard deviation of 1.
+    Every size of 1..max_atoms, every atom class and every bond class but aromatic (molecules are
+    kekulised) counts once more than it was seen: what no training molecule has, another may, and
+    its likelihood must not be zero. A target that no molecule carries, or that never varies, gets
+    the neutral scale: its mean (0 without labels) and a standard deviation of 1.
 
     Raises:
         ValueError: where no molecule, or no pair of nodes, was counted.
@@ -117,10 +119,12 @@ def statistics_from_counts(counts: Mapping[str, np.ndarray]) -> GraphStatistics:
     mean = counts["target_sums"] / number
     variance = np.maximum(counts["target_square_sums"] / number - mean**2, 0.0)
     std = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+    possible_sizes = np.arange(len(counts["node_counts"])) > 0
+    possible_bonds = np.arange(NUM_BOND_CLASSES) != AROMATIC
     return GraphStatistics(
-        node_counts=_shares(counts["node_counts"]),
-        atom_marginals=_shares(counts["atom_counts"]),
-        bond_marginals=_shares(counts["bond_counts"]),
+        node_counts=_shares(counts["node_counts"] + possible_sizes),
+        atom_marginals=_shares(counts["atom_counts"] + 1),
+        bond_marginals=_shares(counts["bond_counts"] + possible_bonds),
         target_mean=(float(mean[0]), float(mean[1])),
         target_std=(float(std[0]), float(std[1])),
     )

@@ -39,11 +39,24 @@ def test_statistics_by_hand():
     atoms, bonds, targets = site(200, 0)
     found = statistics_from_counts(count_statistics(atoms, bonds, targets, 4))
     sizes = (atoms >= 0).sum(1)
-    assert_allclose(found.node_counts, np.bincount(sizes, minlength=10) / 200)
-    assert_allclose(found.atom_marginals, np.bincount(atoms[atoms >= 0], minlength=4) / sizes.sum())
-    assert_allclose(found.bond_marginals[3], (bonds == 3).sum() / (sizes * (sizes - 1)).sum())
+    seen = np.bincount(sizes, minlength=10)
+    assert_allclose(found.node_counts, [0, *(seen[1:] + 1) / 209])
+    seen = np.bincount(atoms[atoms >= 0], minlength=4)
+    assert_allclose(found.atom_marginals, (seen + 1) / (sizes.sum() + 4))
+    pairs = (sizes * (sizes - 1)).sum()
+    assert_allclose(found.bond_marginals[3], ((bonds == 3).sum() + 1) / (pairs + 4))
     assert_allclose(found.target_mean, np.nanmean(targets, 0), rtol=1e-6)
     assert_allclose(found.target_std, np.nanstd(targets, 0), rtol=1e-5)
+
+
+def test_a_size_or_class_that_no_training_molecule_has_is_still_possible():
+    atoms, bonds, targets = site(10, 0)
+    atoms, bonds = np.where(atoms == 3, 0, atoms), np.minimum(bonds, 1)
+    found = statistics_from_counts(count_statistics(atoms, bonds, targets, 4))
+    assert min(found.node_counts[1:]) > 0
+    assert min(found.atom_marginals) > 0
+    assert min(found.bond_marginals[:4]) > 0
+    assert found.node_counts[0] == found.bond_marginals[4] == 0
 
 
 def test_missing_targets_get_the_neutral_scale():
