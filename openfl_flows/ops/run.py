@@ -77,7 +77,7 @@ class RunDirectory:
     """One run on disk.
 
     Args:
-        path: The folder; use :meth:`create` or :meth:`resume`.
+        path: The folder; use :meth:`create`, :meth:`open` or :meth:`resume`.
         record: The content of ``run.json``.
     """
 
@@ -95,10 +95,8 @@ class RunDirectory:
             ValueError: The folder exists and is not empty.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"out={path} exists and is not empty: choose another folder, "
-                f"or go on with it by resume={path}"
-            )
+            go_on = f", or go on with it by resume={path}" if (path / "run.json").exists() else ""
+            raise ValueError(f"out={path} exists and is not empty: choose another folder{go_on}")
         record = {
             "format": FORMAT,
             "status": "running",
@@ -124,7 +122,10 @@ class RunDirectory:
         """
         file = path / "run.json"
         if not file.is_file():
-            raise ValueError(f"{path}: not a run directory, it has no run.json")
+            raise ValueError(
+                f"{path}: not a run directory, or of a run that was stopped before it began: "
+                "it has no run.json"
+            )
         try:
             record = json.loads(file.read_text())
         except ValueError as error:
@@ -132,6 +133,37 @@ class RunDirectory:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{file}: expected format {FORMAT} of a run record")
         return cls(path, record)
+
+    @classmethod
+    def resume(
+        cls, path: Path, *, rounds: int, average: bool, config: Mapping[str, Any]
+    ) -> "RunDirectory":
+        """Open a run to go on with it, finished or not; nothing is written yet.
+
+        Args:
+            path: The folder.
+            rounds: Number of the last round.
+            average: Whether the run keeps a moving average.
+            config: What it goes on with, for its record; empty to leave the record's.
+
+        Raises:
+            ValueError: There is no such run, it is beyond ``rounds``, or a checkpoint is missing
+                or corrupt.
+        """
+        run = cls.open(path)
+        if run.round > rounds:
+            raise ValueError(
+                f"federation.rounds={rounds}, expected at least the {run.round} that {path} has"
+            )
+        run.model(), run.join_state()
+        if (run.average() is not None) != average:
+            raise ValueError(
+                f"{run._checkpoint_folder(run.round) / 'ema.safetensors'}: "
+                + ("no such file, but the run" if average else "there is one, but the run")
+                + (" keeps a moving average" if average else " keeps no moving average")
+            )
+        run.record |= {"status": "running", "metrics": {}, "config": config or run.record["config"]}
+        return run
 
     @property
     def round(self) -> int:
@@ -195,7 +227,7 @@ class RunDirectory:
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Close the run with the final model's metrics and its weights at the top of the folder."""
-        for file in self._checkpoint_folder(self.round).iterdir():
+        for file in self._checkpoint_folder(self.round).glob("*.safetensors"):
             with replacing(self.path / file.name) as temporary:
                 shutil.copyfile(file, temporary)
         self.record["metrics"] = dict(metrics)
