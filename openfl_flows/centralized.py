@@ -1,5 +1,6 @@
 """The centralized baseline: the same learner on the pooled data, without a federation."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,12 +11,14 @@ import torch
 
 from openfl_flows.joins.base import NOTHING
 from openfl_flows.learners.base import Budget, Task
-from openfl_flows.learners.site import Site, release_learners
+from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import write_json
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
+
+_log = logging.getLogger(__name__)
 
 Match = Literal["samples", "steps"]
 
@@ -54,12 +57,16 @@ def train_centralized(
     out = Path(out).absolute()
     table = task.composition()
     if resume:
-        run = RunDirectory.open(out)
+        run = RunDirectory.resume(out, rounds=rounds, average=False, config=config or {})
+        check_local_state(run.site("centralized"), run.round)
+        run.go_on()
     else:
         initial = Checkpoint(task.initial_state(), NOTHING, None)
         run = RunDirectory.create(out, config=config or {}, initial=initial)
-        write_json(out / "partition.json", asdict(table))
-        task.write_rejected(out)
+    write_json(out / "partition.json", asdict(table))
+    rejected = task.write_rejected(out)
+    if rejected:
+        _log.warning("%d samples were rejected, listed in %s", rejected, out / "rejected.csv")
     site = Site(
         "centralized",
         task.pooled_learner,

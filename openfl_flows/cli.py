@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     # Hydra has a command line of its own: what follows the command is its.
-    if arguments[:1] in (["simulate"], ["centralize"]) and "--help" not in arguments[1:]:
+    if arguments[:1] in (["simulate"], ["centralize"]) and not {"-h", "--help"} & {*arguments}:
         return _reporting_errors(_plan_command, arguments[0], arguments[1:])
     options = parser.parse_args(arguments)
     return _reporting_errors(options.run, options)
@@ -112,7 +112,9 @@ def _add_sample(commands: Any) -> None:
 def _plan_command(command: str, overrides: list[str]) -> None:
     resume = [o.split("=", 1)[1] for o in overrides if o.startswith("resume=")]
     if resume and resume[0] != "null":
-        _run_plan(command, *_resumed(resume[0], [o for o in overrides if "resume=" not in o]))
+        _run_plan(
+            command, *_resumed(resume[0], [o for o in overrides if not o.startswith("resume=")])
+        )
         return
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -132,7 +134,7 @@ def _plan_command(command: str, overrides: list[str]) -> None:
 
 
 def _resumed(folder: str, overrides: list[str]) -> tuple[dict[str, Any], bool]:
-    """The plan of a run to go on with; overrides may repeat it, or raise the number of rounds.
+    """The plan of a run to go on with; overrides may repeat it, and change rounds and runtime.
 
     Raises:
         ValueError: There is no such run, or an override contradicts its plan.
@@ -140,18 +142,33 @@ def _resumed(folder: str, overrides: list[str]) -> tuple[dict[str, Any], bool]:
     from openfl_flows.ops.run import RunDirectory
 
     config = RunDirectory.open(Path(folder)).record["config"]
-    if overrides:
-        asked = compose(overrides)
-        for key, (old, new) in _differences(config, asked).items():
-            free = key in ("out", "resume", "federation.rounds") or key.startswith("runtime.")
-            if not free:
-                raise ValueError(
-                    f"{key}={new} contradicts the run in {folder}, which has {key}={old}"
-                )
-        config["federation"]["rounds"] = asked["federation"]["rounds"]
-        config["runtime"] = asked["runtime"]
+    recorded = _leaves(config)
+    for key, value in sorted(_said(overrides).items()):
+        # The number of threads decides the last bits; the rest of the runtime decides none.
+        if key == "federation.rounds" or key.startswith("runtime.") and key != "runtime.threads":
+            group, _, name = key.partition(".")
+            config[group][name] = value
+        elif key not in ("out", "resume") and recorded.get(key) != value:
+            raise ValueError(
+                f"{key}={value} contradicts the run in {folder}, which has "
+                f"{key}={recorded.get(key)}"
+            )
     config["out"] = folder
     return config, True
+
+
+def _said(overrides: Sequence[str]) -> dict[str, Any]:
+    """What overrides say of the plan: the keys that they name and those that they change."""
+    if not overrides:
+        return {}
+    default, asked = _leaves(compose(())), _leaves(compose(overrides))
+    named = tuple(override.partition("=")[0].lstrip("+~") for override in overrides)
+    return {
+        key: asked.get(key)
+        for key in default.keys() | asked.keys()
+        if asked.get(key) != default.get(key)
+        or any(key == name or key.startswith(f"{name}.") for name in named)
+    }
 
 
 def _run_plan(command: str, config: dict[str, Any], resume: bool) -> None:
@@ -261,13 +278,12 @@ def _plain(composed: Any) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, each with both values."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in old.keys() | new.keys():
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= {f"{key}.{inner}": pair for inner, pair in _differences(a, b).items()}
-        elif a != b:
-            found[key] = (a, b)
+def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": leaf for inner, leaf in _leaves(value).items()}
+        else:
+            found[key] = value
     return found

@@ -1,10 +1,10 @@
 """An experiment: everything that a run needs, built from plain configuration."""
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +16,9 @@ from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.learners.base import Budget, Task
 from openfl_flows.ops.run import RunDirectory
 
-T = TypeVar("T")
+_PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
+_NAMES = frozenset({"name", "out", "resume"})
+_FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,10 @@ class Experiment:
         Raises:
             ValueError: A value cannot be used; the message names its key.
         """
-        federation = dict(config["federation"])
-        rounds = check("federation.rounds", int, federation["rounds"])
+        check_keys("the plan", config, required=_PARTS, optional=_NAMES)
+        federation = config["federation"]
+        check_keys("federation", federation, required=_FEDERATION)
+        check("federation.match", Literal["samples", "steps"], federation["match"])
         amounts = {"epochs": federation["epochs"], "steps": federation["steps"]}
         budget = check("federation", Budget, amounts)
         model = dict(config["model"])
@@ -61,14 +65,14 @@ class Experiment:
             **model,
             **{name: part for name, part in parts.items() if part},
             "sites": site_names(federation["sites"]),
-            "seed": config["seed"],
+            "seed": check_count("seed", config["seed"], least=0),
         }
         return cls(
             task=check("model", task_class, options),
             flow=flow,
-            join=build_join(**config["join"]),
-            ema=build_ema(**config["ema"]),
-            rounds=rounds,
+            join=_built("join", build_join, config["join"]),
+            ema=_built("ema", build_ema, config["ema"]),
+            rounds=check_count("federation.rounds", federation["rounds"], least=1),
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),
             config=config,
@@ -111,7 +115,33 @@ def site_names(sites: int | list[str]) -> tuple[str, ...]:
     return names
 
 
-def check(key: str, kind: type[T], value: Any) -> T:
+def check_keys(
+    where: str, mapping: Mapping[str, Any], *, required: Set[str], optional: Set[str] = frozenset()
+) -> None:
+    """Refuse a mapping that lacks a key or has one that nothing reads.
+
+    Raises:
+        ValueError: There is such a key; the message names it.
+    """
+    for key in sorted(required - mapping.keys()):
+        raise ValueError(f"{where} has no {key!r}, expected {', '.join(sorted(required))}")
+    for key in sorted(mapping.keys() - required - optional):
+        raise ValueError(f"{where} has {key}={mapping[key]!r}, which means nothing there")
+
+
+def check_count(key: str, value: Any, *, least: int) -> int:
+    """``value`` as an integer of at least ``least``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number: int = check(key, int, value)
+    if number < least:
+        raise ValueError(f"{key}={number}, expected at least {least}")
+    return number
+
+
+def check(key: str, kind: Any, value: Any) -> Any:
     """``value`` as ``kind``, a type or a dataclass, converted and checked.
 
     Raises:
@@ -123,7 +153,16 @@ def check(key: str, kind: type[T], value: Any) -> T:
         first = error.errors()[0]
         path = ".".join([key, *(str(part) for part in first["loc"])])
         message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path}={first['input']!r}: {message}") from None
+        # A whole group would bury the message, which names the value in it.
+        shown = "" if isinstance(first["input"], Mapping) else f"={first['input']!r}"
+        raise ValueError(f"{path}{shown}: {message}") from None
+
+
+def _built(key: str, build: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return build(**options)
+    except TypeError as error:
+        raise ValueError(f"{key}={dict(options)}: {error}") from None
 
 
 def _resolve(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The README is executed: its Python as it stands, its commands as far as they parse and compose."""
+"""The README is executed: its Python as it stands, its commands as far as they compose."""
 
 import re
 import shlex

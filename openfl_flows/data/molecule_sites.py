@@ -51,12 +51,15 @@ def deal(
 ) -> dict[str, SiteMolecules]:
     """Deal molecules to sites, then split each site's own into training, validation and test.
 
+    Sites are served in the order of their names, so that naming them in another order changes
+    nothing; ``config.fractions`` belong to the sites as they are named.
+
     Raises:
         ValueError: A site would be empty or too small to split, or an option does not fit.
     """
-    parts = _parts(molecules, len(sites), config, seed)
+    parts = _parts(molecules, sites, config, seed)
     dealt = {}
-    for site, part in zip(sites, parts, strict=True):
+    for site, part in zip(sorted(sites), parts, strict=True):
         own = molecules.subset(part)
         try:
             indices = split(len(own), seed=seed, fractions=config.split)
@@ -89,22 +92,27 @@ def composition_table(
     return ("site", "train", "val", "test", *names), tuple(rows)
 
 
-def _parts(molecules: Molecules, sites: int, config: PartitionConfig, seed: int) -> partition.Parts:
+def _parts(
+    molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
+) -> partition.Parts:
+    num = len(sites)
     if config.name == "sizes":
-        if config.fractions is None or len(config.fractions) != sites:
+        if config.fractions is None or len(config.fractions) != num:
             raise ValueError(
                 f"partition.fractions={config.fractions}, expected one fraction for each of "
-                f"{sites} sites"
+                f"{num} sites"
             )
-        return partition.by_fractions(len(molecules), config.fractions, seed=seed)
+        share = dict(zip(sites, config.fractions, strict=True))
+        ordered = [share[site] for site in sorted(sites)]
+        return partition.by_fractions(len(molecules), ordered, seed=seed)
     if config.name == "dirichlet":
         if config.alpha is None:
             raise ValueError("partition.alpha is missing, expected a number above 0 for dirichlet")
         labels = _labels(molecules, config)
-        return partition.dirichlet(labels, sites=sites, alpha=config.alpha, seed=seed, min_size=10)
+        return partition.dirichlet(labels, sites=num, alpha=config.alpha, seed=seed, min_size=10)
     if config.name == "scaffold":
-        return partition.by_group(murcko_scaffolds(molecules.smiles), sites=sites)
-    return partition.iid(len(molecules), sites=sites, seed=seed)
+        return partition.by_group(murcko_scaffolds(molecules.smiles), sites=num)
+    return partition.iid(len(molecules), sites=num, seed=seed)
 
 
 def _labels(molecules: Molecules, config: PartitionConfig) -> NDArray[np.int64]:

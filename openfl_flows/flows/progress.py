@@ -42,6 +42,9 @@ class ProgressBars:
             Eta(),
             console=console,
             disable=quiet or not console.is_terminal,
+            # What OpenFL prints at every step belongs in the log, not above the bars.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._announced = first_round - 1
         self._run = self._progress.add_task("rounds", total=1.0, detail="")

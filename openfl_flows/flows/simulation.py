@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLSpec
 from openfl.experimental.workflow.runtime import LocalRuntime
+from pydantic import ConfigDict
 
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
@@ -17,7 +18,7 @@ from openfl_flows.flows.progress import ProgressBars
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.learners.base import Budget, Task
-from openfl_flows.learners.site import Site, release_learners
+from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
 from openfl_flows.ops.files import write_json
@@ -41,6 +42,8 @@ class Runtime:
         ray_actors: Processes that share the sites; one per site where it is None.
         quiet: Show no progress.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     backend: Literal["single_process", "ray"] = "single_process"
     threads: int = 1
@@ -96,7 +99,7 @@ def simulate(
     if rounds < 1:
         raise ValueError(f"federation.rounds={rounds}, expected at least 1")
     torch.set_num_threads(runtime.threads)
-    run = _open(task, join, ema, out, config or {}, resume)
+    run = _open(task, join, ema, out, config or {}, resume, rounds)
     with _log_of_steps(out), _backend(runtime) as start:
         if run.round < rounds:
             _train(start(task, join, ema, out, budget, runtime), flow, run, rounds, runtime)
@@ -109,20 +112,28 @@ def simulate(
 
 
 def _open(
-    task: Task, join: Join, ema: Ema | None, out: Path, config: Mapping[str, Any], resume: bool
+    task: Task,
+    join: Join,
+    ema: Ema | None,
+    out: Path,
+    config: Mapping[str, Any],
+    resume: bool,
+    rounds: int,
 ) -> RunDirectory:
     table = task.composition()
     if resume:
-        run = RunDirectory.open(out)
-        run.model(), run.join_state(), run.average()
-        run.record["status"] = "running"
-        return run
-    initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
-    run = RunDirectory.create(out, config=config, initial=initial)
+        run = RunDirectory.resume(out, rounds=rounds, average=ema is not None, config=config)
+        for site in task.sites:
+            check_local_state(run.site(site), run.round)
+        run.go_on()
+    else:
+        initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
+        run = RunDirectory.create(out, config=config, initial=initial)
+    # A kill may have come between the record and these two.
     write_json(out / "partition.json", asdict(table))
     rejected = task.write_rejected(out)
     if rejected:
-        _log.warning("%d samples were rejected, listed in %s", rejected, out)
+        _log.warning("%d samples were rejected, listed in %s", rejected, out / "rejected.csv")
     return run
 
 

@@ -103,7 +103,7 @@ class DigressTask:
 
         It stands where the first site stood, so that a federation of one site is the same run.
         """
-        return self._learner(pool(list(self._dealt.values())), self.sites[0])
+        return self._learner(pool(list(self._dealt.values())), min(self.sites))
 
     def composition(self) -> Table:
         """What each site holds."""

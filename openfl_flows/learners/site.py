@@ -2,6 +2,7 @@
 
 import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Means
-from openfl_flows.ops.files import map_state, save_state, write_json
+from openfl_flows.ops.files import map_state, replacing, save_state, write_json
 from openfl_flows.state import State
 
 LearnerFactory = Callable[[], Learner]
@@ -99,7 +100,7 @@ class Site:
             del _resident[self.folder]
 
     def _file(self, round_: int) -> Path:
-        return self.folder / f"local-{round_:05d}.pt"
+        return _local_file(self.folder, round_)
 
 
 class _Throttle:
@@ -126,20 +127,36 @@ def release_learners() -> None:
     _resident.clear()
 
 
+def check_local_state(folder: Path, round_: int) -> None:
+    """Make sure that a site can go on after ``round_``, before anything is done.
+
+    Raises:
+        ValueError: Its local state of that round is missing or corrupt.
+    """
+    if round_ > 0:
+        _load(_local_file(folder, round_))
+
+
+def _local_file(folder: Path, round_: int) -> Path:
+    return folder / f"local-{round_:05d}.pt"
+
+
 def _save(path: Path, local_state: LocalState) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(dict(local_state), file)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save(dict(local_state), temporary)
 
 
 def _load(path: Path) -> LocalState:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected the site's local state of that round")
     try:
+        # torch reads a tensor with a damaged byte as if nothing were wrong.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is damaged")
         loaded: LocalState = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not a readable local state: {reason}") from None
     return loaded

@@ -133,7 +133,7 @@ class ToyTask:
         """The learner on all sites' samples."""
         parts = [self._data(site) for site in self.sites]
         pooled = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
-        return self._on(pooled, self.sites[0])
+        return self._on(pooled, min(self.sites))
 
     def composition(self) -> Table:
         """Samples per site."""

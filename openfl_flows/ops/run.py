@@ -4,6 +4,7 @@
 round's checkpoint is on disk, so a kill at any moment leaves the last whole round.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from openfl_flows.state import State
 
 FORMAT = 1
 PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
+
+_KEYS = frozenset({"status", "config", "initial", "rounds", "digest", "metrics"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,9 @@ class RunDirectory:
             raise ValueError(f"{file}: not readable as JSON: {error}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise ValueError(f"{file}: expected format {FORMAT} of a run record")
+        missing = sorted(_KEYS - record.keys())
+        if missing:
+            raise ValueError(f"{file}: {missing[0]!r} is missing, expected a whole run record")
         return cls(path, record)
 
     @classmethod
@@ -164,6 +170,12 @@ class RunDirectory:
             )
         run.record |= {"status": "running", "metrics": {}, "config": config or run.record["config"]}
         return run
+
+    def go_on(self) -> None:
+        """Write the record of a resumed run, and remove what a kill left half-written."""
+        self.write()
+        for stray in self.path.rglob(".*.tmp"):
+            stray.unlink()
 
     @property
     def round(self) -> int:
@@ -253,5 +265,8 @@ class RunDirectory:
 
 
 def _versions() -> dict[str, str]:
-    found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
-    return {name: found[name] for name in PACKAGES if name in found}
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

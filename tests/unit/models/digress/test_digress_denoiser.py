@@ -4,11 +4,18 @@ import math
 
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import config, denoiser, generator, random_graphs, regressor, statistics
 from torch.testing import assert_close
 
 from openfl_flows.models.digress import Denoiser, Guidance, Noisy, stratified_timesteps
 from openfl_flows.models.digress.transitions import log_one_hot
+from tests.unit.models.digress.digress_graphs import (
+    config,
+    denoiser,
+    generator,
+    random_graphs,
+    regressor,
+    statistics,
+)
 
 NUMERICS = ["corrected", "published"]
 

@@ -3,13 +3,13 @@
 import networkx
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import config, padded, permuted, random_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from openfl_flows.models.digress import Graphs
 from openfl_flows.models.digress.features import ExtraFeatures, count_cycles
+from tests.unit.models.digress.digress_graphs import config, padded, permuted, random_graphs
 
 seeds = st.integers(0, 10_000)
 

@@ -1,10 +1,10 @@
 """Published numerics reproduce the published implementation, array by array."""
 
-import tests.unit.models.digress.digress_golden as golden
 import pytest
 import torch
 from torch.testing import assert_close
 
+import tests.unit.models.digress.digress_golden as golden
 from openfl_flows.models.digress import Guidance, Prediction
 from openfl_flows.models.digress.bounds import _step_divergence
 from openfl_flows.models.digress.features import ExtraFeatures

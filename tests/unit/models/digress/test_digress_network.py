@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import config, denoiser, generator, padded, permuted, random_graphs, regressor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -20,6 +19,15 @@ from openfl_flows.models.digress import (
     to_published,
 )
 from openfl_flows.models.digress.fused import dropout, edge_attention
+from tests.unit.models.digress.digress_graphs import (
+    config,
+    denoiser,
+    generator,
+    padded,
+    permuted,
+    random_graphs,
+    regressor,
+)
 
 FOLDER = Path(__file__).resolve().parents[3] / "golden"
 seeds = st.integers(0, 10_000)

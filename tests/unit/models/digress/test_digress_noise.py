@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import config, denoiser, generator, random_graphs, statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -17,6 +16,13 @@ from openfl_flows.models.digress.transitions import (
     log_posterior_soft,
     sample_rows,
     transition_matrix,
+)
+from tests.unit.models.digress.digress_graphs import (
+    config,
+    denoiser,
+    generator,
+    random_graphs,
+    statistics,
 )
 
 LIMIT = torch.tensor([0.5, 0.3, 0.15, 0.05])

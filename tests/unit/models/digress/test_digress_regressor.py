@@ -2,10 +2,16 @@
 
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import config, generator, random_graphs, regressor, statistics
 from torch.testing import assert_close
 
 from openfl_flows.models.digress import Noisy, Regressor
+from tests.unit.models.digress.digress_graphs import (
+    config,
+    generator,
+    random_graphs,
+    regressor,
+    statistics,
+)
 
 MISSING = float("nan")
 

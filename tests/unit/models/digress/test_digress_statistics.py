@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.models.digress.digress_graphs import random_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -15,6 +14,7 @@ from openfl_flows.models.digress import (
     merge_counts,
     statistics_from_counts,
 )
+from tests.unit.models.digress.digress_graphs import random_graphs
 
 
 def site(num, seed):
