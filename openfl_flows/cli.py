@@ -122,11 +122,14 @@ def _plan_command(command: str, overrides: list[str]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(plan_folder()), config_name="config")
     def job(composed: Any) -> None:
-        config = _plain(composed)
-        job_config = HydraConfig.get()
-        if job_config.mode == RunMode.MULTIRUN:
-            config["out"] = job_config.runtime.output_dir
-        if _reporting_errors(_run_plan, command, config, False):
+        def run() -> None:
+            config = _plain(composed)
+            job_config = HydraConfig.get()
+            if job_config.mode == RunMode.MULTIRUN:
+                config["out"] = job_config.runtime.output_dir
+            _run_plan(command, config, False)
+
+        if _reporting_errors(run):
             sys.exit(1)
 
     sys.argv = [f"openfl-flows {command}", *overrides]
@@ -272,8 +275,12 @@ def _reporting_errors(function: Any, *arguments: Any) -> int:
 
 def _plain(composed: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue
 
-    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key} is missing, expected a value: KEY=VALUE") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 

@@ -67,7 +67,7 @@ def test_names_say_what_a_thing_is():
     [
         ("ruff", "check", "openfl_flows", "tests"),
         ("ruff", "format", "--check", "openfl_flows", "tests"),
-        pytest.param(("mypy",), marks=pytest.mark.slow),
+        ("mypy",),
     ],
     ids=" ".join,
 )

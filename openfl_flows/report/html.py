@@ -168,5 +168,7 @@ def _in_words(join: Any) -> tuple[str, str]:
     """A join's configuration as its name and its settings."""
     if not isinstance(join, Mapping):
         return ("" if join is None else str(join)), ""
-    settings = [f"{key} {value}" for key, value in join.items() if key != "name"]
+    settings = [
+        f"{key} {value}" for key, value in join.items() if key != "name" and value is not None
+    ]
     return str(join.get("name", "")), ", ".join(settings)

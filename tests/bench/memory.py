@@ -60,11 +60,11 @@ def _run_shared(names: tuple[str, ...], padding: int) -> None:
 
 def _run_plain(names: tuple[str, ...], padding: int) -> None:
     """The way that Workflow tutorials do it: tensors as attributes, one optimizer per round."""
+    import openfl_flows.flows  # noqa: F401, I001 - settles Metaflow's folder before OpenFL imports it
     from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLSpec
     from openfl.experimental.workflow.placement import aggregator, collaborator
     from openfl.experimental.workflow.runtime import LocalRuntime
 
-    import openfl_flows.flows  # noqa: F401
     from openfl_flows.learners.base import Budget
     from openfl_flows.learners.module import module_state
     from openfl_flows.learners.toy import ToyTask

@@ -1,15 +1,19 @@
 """A run that is killed and resumed ends as one that never was, or says why it cannot go on."""
 
 import json
+import re
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from openfl_flows.cli import main
+from openfl_flows.ops.files import load_state
 from openfl_flows.ops.run import RunDirectory
 from tests.processes import Command, run
 from tests.tiny import OVERRIDES
@@ -40,10 +44,10 @@ def assert_same(run: Path, whole: Path) -> None:
     assert record["status"] == "finished"
     assert [r["digest"] for r in record["rounds"]] == [r["digest"] for r in expected["rounds"]]
     assert essence(record) == essence(expected)
-    names = {file.name for file in whole.glob("*.safetensors")} | {"partition.json"}
-    names |= {f"samples/{file.name}" for file in whole.glob("samples/*")}
-    for name in names:
-        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    for file in whole.glob("*.safetensors"):
+        assert load_state(run / file.name) == load_state(file)
+    for file in (whole / "partition.json", *whole.glob("samples/*")):
+        assert (run / file.relative_to(whole)).read_bytes() == file.read_bytes()
     assert (run / "report.html").is_file()
     assert not list(run.rglob("*.tmp"))
 
@@ -154,7 +158,7 @@ def test_a_kill_at_any_time_is_harmless(tmp_path, whole) -> None:
     for number in range(20):
         out = tmp_path / str(number)
         with Command("simulate", *TOY, f"out={out}", log=log) as command:
-            command.wait_for(0.25 * (number + 1))
+            time.sleep(0.25 * (number + 1))
             kills += command.kill() == KILLED
         if rounds(out) >= 0:
             assert run("simulate", f"resume={out}", log=log) == 0, log.read_text()
@@ -219,9 +223,6 @@ def test_an_override_that_contradicts_the_run_is_refused(
 ) -> None:
     before = snapshot(finished)
     line = refused(capsys, "simulate", f"resume={finished}", override)
-    assert pytest.approx(1) == 1
-    import re
-
     assert re.search(message, line), line
     assert snapshot(finished) == before
 
@@ -232,7 +233,11 @@ def truncate(file: Path) -> None:
 
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x80
+    position = len(content) // 2
+    if file.suffix == ".pt":
+        momentum = torch.load(file)["optimizer"]["state"][0]["momentum_buffer"]
+        position = content.index(momentum.numpy().tobytes())
+    content[position] ^= 0x80
     file.write_bytes(content)
 
 
@@ -280,7 +285,5 @@ def test_a_run_killed_before_its_record_was_there_must_start_again(tmp_path, cap
 
 def test_a_run_of_one_command_is_not_resumed_by_the_other(finished, capsys) -> None:
     before = snapshot(finished)
-    assert "sites/centralized/local-00003.pt: no such file" in refused(
-        capsys, "centralize", f"resume={finished}", "ema=none"
-    )
+    assert str(finished) in refused(capsys, "centralize", f"resume={finished}")
     assert snapshot(finished) == before

@@ -2,6 +2,9 @@
 
 import json
 import math
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,3 +146,24 @@ def test_an_update_that_is_not_finite_is_refused_and_the_last_round_kept(tmp_pat
     with pytest.raises(ValueError, match=r"site 'site-2' is not finite: tensor 'linear.weight'"):
         run(task, tmp_path / "run", join=build_join("fedavg"))
     assert RunDirectory.open(tmp_path / "run").model().digest() == task.initial_state().digest()
+
+
+@pytest.mark.slow
+def test_ray_attaches_to_a_running_cluster(tmp_path: Path) -> None:
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = ["start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run([*ray, *start], check=True, capture_output=True)
+    try:
+        command = [sys.executable, "-m", "openfl_flows", "simulate", "experiment=toy"]
+        runtime = ["runtime=ray", f"runtime.ray_address=127.0.0.1:{port}", f"out={tmp_path}/ray"]
+        done = subprocess.run([*command, *runtime], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run([*ray, "stop"], check=True, capture_output=True)
+    names = ("site-1", "site-2")
+    single = run(ToyTask(sites=names), tmp_path / "one", join=build_join("fedavg"), rounds=3,
+                 budget=Budget(steps=5))  # fmt: skip
+    assert digests(RunDirectory.open(tmp_path / "ray")) == digests(single)

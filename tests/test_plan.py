@@ -1,0 +1,140 @@
+"""The plan: every choice composes and builds, and what it shares with the code is equal to it."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openfl_flows.cli import compose, plan_folder
+from openfl_flows.data.molecule_sites import PartitionConfig
+from openfl_flows.data.source import MoleculeSource
+from openfl_flows.experiment import Experiment
+from openfl_flows.flows.simulation import Runtime
+from openfl_flows.joins.recipes import EMAS, JOINS
+from openfl_flows.learners.digress import DigressTraining
+from openfl_flows.learners.digress_task import DigressSampling, DigressTask
+from openfl_flows.learners.toy import ToyTask
+from openfl_flows.models.digress import DigressConfig
+
+PLAN = plan_folder()
+EXPERIMENTS = sorted(file.stem for file in (PLAN / "experiment").glob("*.yaml"))
+CHOICES = sorted(
+    (file.parent.name, file.stem)
+    for file in PLAN.glob("*/*.yaml")
+    if file.parent.name != "experiment"
+)
+NEEDS = {
+    ("data", "csv"): ("data.path=molecules.csv",),
+    ("data", "none"): ("model=toy", "partition=none"),
+    ("partition", "none"): ("model=toy", "data=none"),
+    ("model", "toy"): ("data=none", "partition=none"),
+}
+
+
+def built(*overrides: str) -> Experiment:
+    return Experiment.from_config(compose(overrides))
+
+
+def own_options(group: str, choice: str) -> dict[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load((PLAN / group / f"{choice}.yaml").read_text())
+    return {key: value for key, value in found.items() if key not in ("name", "max_norm")}
+
+
+def test_the_plan_itself_builds() -> None:
+    assert isinstance(built().task, DigressTask)
+    assert len(EXPERIMENTS) >= 4
+    assert len(CHOICES) >= 25
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_under_its_own_name(name) -> None:
+    experiment = built(f"experiment={name}")
+    assert experiment.config["name"] == name
+    assert experiment.config["out"] == f"runs/{name}"
+    assert experiment.rounds >= 1
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_deals_its_sites(name) -> None:
+    overrides = [f"experiment={name}"]
+    if compose(overrides)["data"]:
+        overrides += ["data.path=sample", "data.folder=null"]
+    table = built(*overrides).task.composition()
+    assert [row[0] for row in table.rows] == ["site-1", "site-2"]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids="/".join)
+def test_every_choice_of_every_group_builds(group, choice) -> None:
+    composed = compose((f"{group}={choice}", *NEEDS.get((group, choice), ())))
+    assert Experiment.from_config(composed).rounds == 10
+    assert composed[group].get("name", choice) == choice
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("digress", DigressConfig.default()),
+        ("digress_small", DigressConfig.small()),
+        ("digress_qm9_no_h", DigressConfig.qm9_no_h()),
+    ],
+)
+def test_the_networks_of_the_plan_are_those_of_the_code(choice, expected) -> None:
+    task = built(f"model={choice}").task
+    assert isinstance(task, DigressTask)
+    assert task.network == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        (("model", "network"), DigressConfig),
+        (("model", "training"), DigressTraining),
+        (("model", "sampling"), DigressSampling),
+        (("data",), MoleculeSource),
+        (("partition",), PartitionConfig),
+        (("runtime",), Runtime),
+    ],
+)
+def test_the_plan_states_every_option_that_the_code_reads(keys, kind) -> None:
+    part = compose(())
+    for key in keys:
+        part = part[key]
+    assert part.keys() == {field.name for field in fields(kind)}
+
+
+def test_the_toy_states_every_option_too() -> None:
+    part = compose(("experiment=toy",))["model"]
+    assert part.keys() - {"task", "flow"} == {f.name for f in fields(ToyTask)} - {"sites", "seed"}
+
+
+def test_the_runtime_of_the_plan_is_the_default_of_the_code() -> None:
+    assert built("experiment=toy").runtime == Runtime()
+    assert built("runtime=ray").runtime == Runtime(backend="ray")
+
+
+@pytest.mark.parametrize(
+    ("group", "table"), [("join", JOINS), ("ema", {**EMAS, "none": dict})], ids=["join", "ema"]
+)
+def test_options_of_joins_and_averages_are_the_defaults_of_the_code(group, table) -> None:
+    names = {file.stem for file in (PLAN / group).glob("*.yaml")}
+    assert names == set(table)
+    for name in names - {"none"}:
+        parameters = inspect.signature(table[name]).parameters.values()
+        options = own_options(group, name)
+        assert options.keys() == {p.name for p in parameters}, name
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        assert options == options | defaults, name
+
+
+def test_a_value_that_a_choice_requires_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="data.path"):
+        compose(("data=csv",))
+
+
+def test_the_plan_lies_where_the_code_says() -> None:
+    assert (PLAN / "config.yaml").is_file()
+    assert Path(PLAN).is_absolute()
