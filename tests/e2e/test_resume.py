@@ -5,7 +5,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ from tests.processes import Command, run
 from tests.tiny import OVERRIDES
 
 TOY = (
-    "experiment=toy", "join=diloco", "ema=at_sync", "model.samples=2000", "federation.steps=500",
-    "runtime.quiet=true",
+    "experiment=toy", "join=diloco", "ema=at_sync", "model.samples=2000", "federation.steps=300",
+    "federation.rounds=2", "runtime.quiet=true",
 )  # fmt: skip
 DIGRESS = (
     *OVERRIDES, "experiment=demo", "join=diloco", "ema=at_sync", "federation.rounds=2",
     "federation.epochs=5", "runtime.quiet=true",
 )  # fmt: skip
-ROUNDS = {TOY: 3, DIGRESS: 2}
 KILLED = -signal.SIGKILL
+
+Moment = Callable[[Path], bool]
+"""Whether a run, given its folder, has come to some moment."""
 
 
 def essence(value: Any) -> Any:
@@ -58,8 +60,8 @@ def rounds(folder: Path) -> int:
     return len(json.loads(file.read_text())["rounds"]) if file.is_file() else -1
 
 
-def training(folder: Path, site: str, round_: int) -> Callable[[], bool]:
-    def reached() -> bool:
+def training(site: str, round_: int) -> Moment:
+    def reached(folder: Path) -> bool:
         file = folder / "sites" / site / "progress.json"
         seen = json.loads(file.read_text()) if file.is_file() else {"round": 0}
         return seen["round"] == round_ and seen["step"] < seen["num_steps"]
@@ -67,12 +69,13 @@ def training(folder: Path, site: str, round_: int) -> Callable[[], bool]:
     return reached
 
 
-def trained(folder: Path, site: str, round_: int) -> Callable[[], bool]:
-    return (folder / "sites" / site / f"local-{round_:05d}.pt").is_file
+def trained(site: str, round_: int) -> Moment:
+    return lambda folder: (folder / "sites" / site / f"local-{round_:05d}.pt").is_file()
 
 
-def joined(folder: Path, round_: int) -> Callable[[], bool]:
-    return (folder / "checkpoints" / f"{round_:05d}" / "model.safetensors").is_file
+def joined(round_: int) -> Moment:
+    file = Path("checkpoints") / f"{round_:05d}" / "model.safetensors"
+    return lambda folder: (folder / file).is_file()
 
 
 @pytest.fixture(scope="module")
@@ -91,42 +94,52 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return finished
 
 
-@pytest.mark.parametrize("plan", [TOY, DIGRESS], ids=["toy", "digress"])
-def test_a_run_killed_again_and_again_ends_as_if_never_killed(tmp_path, whole, plan) -> None:
-    out, log, last = tmp_path / "run", tmp_path / "log", ROUNDS[plan]
-    moments = (
-        lambda: rounds(out) == 0,
-        training(out, "site-1", 1),
-        trained(out, "site-1", 1),
-        joined(out, 1),
-        training(out, "site-2", 2),
-        trained(out, "site-2", 2),
-        lambda: rounds(out) == last,
-    )
+def killed_and_resumed(
+    command: str, plan: tuple[str, ...], moments: Sequence[Moment], folder: Path
+) -> Path:
+    """A run that is killed at each of the moments in turn, then left to end."""
+    out, log = folder / "run", folder / "log"
     arguments = (*plan, f"out={out}")
     for moment in moments:
-        with Command("simulate", *arguments, log=log) as command:
-            assert command.kill_when(moment) == KILLED
+        with Command(command, *arguments, log=log) as process:
+            assert process.kill_when(lambda moment=moment: moment(out)) == KILLED
         arguments = (f"resume={out}",)
-    assert run("simulate", *arguments, log=log) == 0, log.read_text()
+    assert run(command, *arguments, log=log) == 0, log.read_text()
+    return out
+
+
+MOMENTS = {
+    "the record is there": lambda out: rounds(out) == 0,
+    "the first site trains": training("site-1", 1),
+    "between two sites": trained("site-1", 1),
+    "a round is being committed": joined(1),
+    "the second site trains": training("site-2", 2),
+    "all sites have trained": trained("site-2", 2),
+    "the last round is done": lambda out: rounds(out) == 2,
+}
+FEW = ("the first site trains", "a round is being committed", "the last round is done")
+
+
+@pytest.mark.parametrize(
+    ("plan", "names"),
+    [
+        pytest.param(TOY, FEW, id="toy"),
+        pytest.param(TOY, MOMENTS, id="toy-often", marks=pytest.mark.slow),
+        pytest.param(DIGRESS, MOMENTS, id="digress", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_again_and_again_ends_as_if_never_killed(tmp_path, whole, plan, names) -> None:
+    out = killed_and_resumed("simulate", plan, [MOMENTS[name] for name in names], tmp_path)
     assert_same(out, whole("simulate", *plan))
 
 
-@pytest.mark.parametrize("plan", [TOY, DIGRESS], ids=["toy", "digress"])
+@pytest.mark.parametrize(
+    "plan", [TOY, pytest.param(DIGRESS, marks=pytest.mark.slow)], ids=["toy", "digress"]
+)
 def test_the_centralized_baseline_resumes_too(tmp_path, whole, plan) -> None:
     plan = tuple(override for override in plan if not override.startswith("ema="))
-    out, log = tmp_path / "run", tmp_path / "log"
-    arguments = (*plan, f"out={out}")
-    moments = (
-        training(out, "centralized", 1),
-        trained(out, "centralized", 1),
-        training(out, "centralized", 2),
-    )
-    for moment in moments:
-        with Command("centralize", *arguments, log=log) as command:
-            assert command.kill_when(moment) == KILLED
-        arguments = (f"resume={out}",)
-    assert run("centralize", *arguments, log=log) == 0, log.read_text()
+    moments = (trained("centralized", 1), training("centralized", 2))
+    out = killed_and_resumed("centralize", plan, moments, tmp_path)
     assert_same(out, whole("centralize", *plan))
 
 
@@ -188,15 +201,15 @@ def finished(tmp_path: Path, whole: Callable[..., Path]) -> Path:
 
 def test_a_finished_run_goes_on_for_more_rounds(finished, tmp_path, whole) -> None:
     log = tmp_path / "log"
-    with Command("simulate", f"resume={finished}", "federation.rounds=5", log=log) as command:
-        assert command.kill_when(lambda: rounds(finished) == 4) == KILLED
+    with Command("simulate", f"resume={finished}", "federation.rounds=4", log=log) as command:
+        assert command.kill_when(lambda: rounds(finished) == 3) == KILLED
     # Its old metrics are not those of its new model.
     record = RunDirectory.open(finished).record
     assert record["status"] == "running"
     assert not record["metrics"]
     # The number of rounds is remembered.
     assert run("simulate", f"resume={finished}", log=log) == 0, log.read_text()
-    assert_same(finished, whole("simulate", *TOY, "federation.rounds=5"))
+    assert_same(finished, whole("simulate", *TOY, "federation.rounds=4"))
 
 
 def test_resuming_a_finished_run_changes_nothing_that_counts(finished, whole, capsys) -> None:
@@ -208,12 +221,12 @@ def test_resuming_a_finished_run_changes_nothing_that_counts(finished, whole, ca
     ("override", "message"),
     [
         ("seed=1", "seed=1 contradicts the run in .*, which has seed=0"),
-        ("join=fedavg", "join.lr=None contradicts the run in .*, which has join.lr=0.8"),
+        ("join=fedavg", "join.name=fedavg contradicts the run in .*, which has join.name=diloco"),
         ("federation.sites=3", "federation.sites=3 contradicts .* federation.sites=2"),
-        ("federation.steps=501", "federation.steps=501 contradicts .* federation.steps=500"),
+        ("federation.steps=301", "federation.steps=301 contradicts .* federation.steps=300"),
         ("ema.decay=0.5", "ema.decay"),
         ("runtime.threads=2", "runtime.threads=2 contradicts .* runtime.threads=1"),
-        ("federation.rounds=2", "federation.rounds=2, expected at least the 3 that .* has"),
+        ("federation.rounds=1", "federation.rounds=1, expected at least the 2 that .* has"),
         ("federation.rounds=x", "federation.rounds='x'"),
         ("no.such=1", "no.such"),
     ],
@@ -254,16 +267,16 @@ def delete(file: Path) -> None:
     "name",
     [
         "run.json",
-        "checkpoints/00003/model.safetensors",
-        "checkpoints/00003/join.safetensors",
-        "checkpoints/00003/ema.safetensors",
-        "sites/site-2/local-00003.pt",
+        "checkpoints/00002/model.safetensors",
+        "checkpoints/00002/join.safetensors",
+        "checkpoints/00002/ema.safetensors",
+        "sites/site-2/local-00002.pt",
     ],
 )
 def test_a_damaged_file_is_named_and_nothing_is_touched(finished, capsys, name, damage) -> None:
     damage(finished / name)
     before = snapshot(finished)
-    line = refused(capsys, "simulate", f"resume={finished}", "federation.rounds=4")
+    line = refused(capsys, "simulate", f"resume={finished}", "federation.rounds=3")
     assert Path(name).name in line
     assert str(finished) in line
     assert snapshot(finished) == before

@@ -110,7 +110,14 @@ def test_training_improves_both_bounds_and_validation_repeats() -> None:
     for name in ("nll", "elbo"):
         assert after[name].value < 0.8 * before[name].value
     assert after["nll"].count == after["elbo"].count == len(learner._molecules.val)
-    assert all(math.isfinite(mean.value) for mean in learner.test().values())
+    tested = learner.test()
+    assert tested["test_nll"].count == 10 * len(learner._molecules.test)
+    assert all(math.isfinite(mean.value) for mean in tested.values())
+
+
+def test_validation_can_be_limited() -> None:
+    training = DigressTraining(batch_size=32, validation_limit=5, validation_passes=3)
+    assert digress(training=training).learner("site-1").validate()["nll"].count == 15
 
 
 def test_the_pooled_learner_has_all_sites_samples() -> None:
