@@ -14,7 +14,13 @@ from openfl_flows.cli import main
 _context = multiprocessing.get_context("forkserver")
 # What a run imports takes seconds; processes forked from one that has it start in milliseconds.
 _context.set_forkserver_preload(
-    ["openfl_flows.experiment", "openfl_flows.centralized", "openfl_flows.report.html", "hydra"]
+    [
+        "openfl_flows.experiment",
+        "openfl_flows.report.html",
+        "openfl_flows.report.samples",
+        "hydra.main",
+        "torch._dynamo",
+    ]
 )
 
 DEADLINE = 120.0
