@@ -57,12 +57,14 @@ def train_centralized(
     out = Path(out).absolute()
     table = task.composition()
     if resume:
-        run = RunDirectory.resume(out, rounds=rounds, average=False, config=config or {})
+        run = RunDirectory.resume(
+            out, rounds=rounds, average=False, config=config or {}, kind="centralized"
+        )
         check_local_state(run.site("centralized"), run.round)
         run.go_on()
     else:
         initial = Checkpoint(task.initial_state(), NOTHING, None)
-        run = RunDirectory.create(out, config=config or {}, initial=initial)
+        run = RunDirectory.create(out, config=config or {}, initial=initial, kind="centralized")
     write_json(out / "partition.json", asdict(table))
     rejected = task.write_rejected(out)
     if rejected:
@@ -79,6 +81,7 @@ def train_centralized(
     model = run.model()
     validated, tested = site.measure(model, run.round + 1)
     run.measured(values(validated))
+    events.write_global(run.round, values(validated))
     release_learners()
     run.finish({**values(tested), **values(task.evaluate(model, out / "samples"))})
     return run

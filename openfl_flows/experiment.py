@@ -110,6 +110,8 @@ def site_names(sites: int | list[str]) -> tuple[str, ...]:
             raise ValueError(
                 f"federation.sites has {name!r}, expected letters, digits, '-', '_' and '.'"
             )
+    if "global" in names:
+        raise ValueError("federation.sites has 'global', the name of the model of all sites")
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"federation.sites={list(names)}, expected names that differ")
     return names

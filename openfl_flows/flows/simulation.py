@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
 import torch
 from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLSpec
 from openfl.experimental.workflow.runtime import LocalRuntime
 from pydantic import ConfigDict
+from ray.exceptions import RayTaskError
 
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
@@ -22,6 +24,7 @@ from openfl_flows.learners.base import Budget, Task
 from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
+from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import write_json
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
@@ -163,6 +166,7 @@ def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dic
     model = run.model()
     measured = _measure(local_runtime, model, run.round + 1)
     run.measured(values(measured.validated))
+    EventFiles(run.path / "tensorboard").write_global(run.round, values(measured.validated))
     drawn = task.evaluate(model, run.path / "samples")
     metrics = {**values(measured.tested), **values(drawn)}
     average = run.average()
@@ -188,6 +192,9 @@ def _run(flow: FLSpec, local_runtime: LocalRuntime) -> None:
     gc.freeze()
     try:
         flow.run()
+    except RayTaskError as error:
+        # What went wrong, without the traceback of another process in its message.
+        raise error.cause from None
     finally:
         gc.unfreeze()
     FLSpec._reset_clones()
@@ -255,8 +262,6 @@ def _backend(runtime: Runtime) -> Iterator[Any]:
     if runtime.backend == "single_process":
         yield _local_runtime
         return
-    import ray
-
     started = not ray.is_initialized()
     if started:
         ray.init(address=runtime.ray_address, log_to_driver=False, include_dashboard=False)

@@ -63,7 +63,10 @@ def load_state(path: Path) -> State:
             expected = (file.metadata() or {}).get("digest")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
-    state = map_state(path)
+    try:
+        state = map_state(path)
+    except TypeError as error:
+        raise ValueError(f"{path}: holds an element type that numpy lacks: {error}") from None
     if expected is not None and state.digest() != expected:
         raise ValueError(
             f"{path}: content has digest {state.digest()[:12]}, but was saved with {expected[:12]}"

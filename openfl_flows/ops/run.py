@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from openfl_flows.ops.files import load_state, replacing, save_state, write_json
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State
 
 FORMAT = 1
+Kind = Literal["federated", "centralized"]
 PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
 
-_KEYS = frozenset({"status", "config", "initial", "rounds", "digest", "metrics"})
+_KEYS = frozenset({"kind", "status", "config", "initial", "rounds", "digest", "metrics"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,20 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, *, config: Mapping[str, Any], initial: Checkpoint
+        cls,
+        path: Path,
+        *,
+        config: Mapping[str, Any],
+        initial: Checkpoint,
+        kind: Kind = "federated",
     ) -> "RunDirectory":
         """Start a run in a new folder.
+
+        Args:
+            path: The folder; made if absent.
+            config: What the run is made from, for its record.
+            initial: What the aggregator holds before round 1.
+            kind: How the model is trained.
 
         Raises:
             ValueError: The folder exists and is not empty.
@@ -100,8 +112,9 @@ class RunDirectory:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             go_on = f", or go on with it by resume={path}" if (path / "run.json").exists() else ""
             raise ValueError(f"out={path} exists and is not empty: choose another folder{go_on}")
-        record = {
+        record: dict[str, Any] = {
             "format": FORMAT,
+            "kind": kind,
             "status": "running",
             "config": config,
             "versions": _versions(),
@@ -142,7 +155,13 @@ class RunDirectory:
 
     @classmethod
     def resume(
-        cls, path: Path, *, rounds: int, average: bool, config: Mapping[str, Any]
+        cls,
+        path: Path,
+        *,
+        rounds: int,
+        average: bool,
+        config: Mapping[str, Any],
+        kind: Kind = "federated",
     ) -> "RunDirectory":
         """Open a run to go on with it, finished or not; nothing is written yet.
 
@@ -151,12 +170,15 @@ class RunDirectory:
             rounds: Number of the last round.
             average: Whether the run keeps a moving average.
             config: What it goes on with, for its record; empty to leave the record's.
+            kind: How the model is trained.
 
         Raises:
-            ValueError: There is no such run, it is beyond ``rounds``, or a checkpoint is missing
-                or corrupt.
+            ValueError: There is no such run, it is of another kind or beyond ``rounds``, or a
+                checkpoint is missing or corrupt.
         """
         run = cls.open(path)
+        if run.record["kind"] != kind:
+            raise ValueError(f"{path}: a {run.record['kind']} run, expected a {kind} one")
         if run.round > rounds:
             raise ValueError(
                 f"federation.rounds={rounds}, expected at least the {run.round} that {path} has"

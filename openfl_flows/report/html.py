@@ -76,7 +76,7 @@ def write_report(run: Path) -> Path:
         record=record,
         config=record["config"],
         name=record["config"].get("name", run.name),
-        join=_in_words(record["config"].get("join")),
+        join=_in_words(record["config"].get("join")) if record["kind"] == "federated" else (),
         final=[(metric_names.metric(key), value) for key, value in record["metrics"].items()],
         sites=series.sites(record),
         tasks=series.tasks(record),

@@ -1,24 +1,31 @@
 """A simulated federation: the same bits however it runs, and a record that machines can read."""
 
+import dataclasses
 import json
 import math
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from openfl_flows.centralized import train_centralized
 from openfl_flows.flows.simulation import Runtime, simulate
+from openfl_flows.joins.base import Join, Updates, screened
 from openfl_flows.joins.ema import at_sync
 from openfl_flows.joins.recipes import build_join, diloco, fedavg
+from openfl_flows.joins.robust import finite
 from openfl_flows.learners.base import Budget
 from openfl_flows.learners.toy import ToyTask
 from openfl_flows.ops.files import load_state
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.state import State
+from openfl_flows.update import Update
 from tests.tiny import digress
 
 SITES = ("site-1", "site-2", "site-3")
@@ -122,14 +129,15 @@ def test_training_learns_and_sites_agree_better_with_more_rounds(tmp_path: Path)
 def test_tensorboard_reads_every_round_of_sites_and_global(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    record = run(ToyTask(sites=SITES), tmp_path / "run", rounds=3).record
-    for name, tag in (("site-1", "train_loss"), ("global", "mse")):
+    def curve(name: str, tag: str) -> dict[int, float]:
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / name)).Reload()
-        steps = {event.step: event.value for event in events.Scalars(tag)}
-        if name == "site-1":
-            assert sorted(steps) == [1, 2, 3]
-        else:
-            assert steps[1] == pytest.approx(record["rounds"][0]["metrics"]["mse"], rel=1e-6)
+        return {event.step: event.value for event in events.Scalars(tag)}
+
+    record = run(ToyTask(sites=SITES), tmp_path / "run", rounds=3).record
+    assert sorted(curve("site-1", "train_loss")) == [1, 2, 3]
+    measured = [record["initial"], *record["rounds"]]
+    expected = {step: round_["metrics"]["mse"] for step, round_ in enumerate(measured)}
+    assert curve("global", "mse") == pytest.approx(expected, rel=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +154,27 @@ def test_an_update_that_is_not_finite_is_refused_and_the_last_round_kept(tmp_pat
     with pytest.raises(ValueError, match=r"site 'site-2' is not finite: tensor 'linear.weight'"):
         run(task, tmp_path / "run", join=build_join("fedavg"))
     assert RunDirectory.open(tmp_path / "run").model().digest() == task.initial_state().digest()
+
+
+@pytest.mark.slow
+def test_an_error_in_another_process_is_told_as_if_it_were_in_this_one(tmp_path: Path) -> None:
+    task = ToyTask(sites=SITES)
+    runtime = Runtime(backend="ray", quiet=True)
+    with pytest.raises(
+        ValueError, match=r"^update of site 'site-1' is not finite[^\n]*$"
+    ) as caught:
+        run(task, tmp_path / "run", join=overflowing(), runtime=runtime)
+    assert type(caught.value) is ValueError
+
+
+def overflowing() -> Join:
+    """FedAvg that sees every update as infinite."""
+
+    def poison(model: State, updates: Updates) -> Iterator[Update]:
+        for update in updates:
+            yield dataclasses.replace(update, state=update.state.map(lambda a: a * np.inf))
+
+    return screened(fedavg(), poison, finite())
 
 
 @pytest.mark.slow

@@ -186,3 +186,8 @@ def test_a_moving_average_must_be_there_if_and_only_if_the_run_keeps_one(run) ->
     (run.path / "checkpoints" / "00000" / "ema.safetensors").unlink()
     with pytest.raises(ValueError, match="ema.safetensors: no such file"):
         resume(run.path)
+
+
+def test_a_run_of_another_kind_is_refused(run) -> None:
+    with pytest.raises(ValueError, match="a federated run, expected a centralized one"):
+        RunDirectory.resume(run.path, rounds=9, average=True, config={}, kind="centralized")
