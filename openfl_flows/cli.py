@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import sys
@@ -224,28 +225,27 @@ def _compare(options: argparse.Namespace) -> None:
 def _sample(options: argparse.Namespace) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         from openfl_flows.experiment import Experiment
+    from openfl_flows.learners.digress_task import DigressTask
     from openfl_flows.ops.files import load_state
     from openfl_flows.ops.run import RunDirectory
     from openfl_flows.report.samples import draw_samples
 
     if (options.mu is None) != (options.homo is None):
         raise ValueError("guidance needs both --mu and --homo")
-    target = None if options.mu is None else (options.mu, options.homo)
     run = RunDirectory.open(options.run_directory)
     out = options.out or run.path / "drawn"
     state = load_state(run.path / f"{options.weights}.safetensors")
-    task: Any = Experiment.from_config(run.record["config"]).task
-    if not hasattr(task, "draw"):
+    task = Experiment.from_config(run.record["config"]).task
+    if not isinstance(task, DigressTask):
         raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
-    found = task.draw(
-        state,
-        out,
+    sampling = dataclasses.replace(
+        task.sampling,
         num=options.num,
         steps=options.steps,
-        seed=options.seed,
-        target=target,
+        target=None if options.mu is None else (options.mu, options.homo),
         strength=options.strength,
     )
+    found = task.draw(state, out, sampling, seed=options.seed)
     draw_samples(out)
     for name, mean in found.items():
         print(f"{name:>20}  {mean.value:.4f}")

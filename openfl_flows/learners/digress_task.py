@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,8 @@ class DigressSampling:
         steps: Denoising steps, all of the diffusion's where None; fewer are faster and less exact.
         batch_size: Graphs denoised at once.
         chain_frames: Moments to keep of the first molecule's denoising.
+        target: Dipole in Debye and HOMO in eV to guide toward; None for no guidance.
+        strength: Strength of the guidance of each graph.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -59,6 +61,8 @@ class DigressSampling:
     steps: int | None = None
     batch_size: int = 256
     chain_frames: int = 50
+    target: tuple[float, float] | None = None
+    strength: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,55 +127,28 @@ class DigressTask:
         return len(rejections)
 
     def evaluate(self, state: State, folder: Path) -> Means:
-        """Draw molecules from the finished model as the plan says, write and judge them."""
-        if not self.sampling.num:
-            return {}
-        return self._draw(state, folder, self.sampling, self.seed, None)
+        """Draw molecules from the finished model as the plan says."""
+        return self.draw(state, folder, self.sampling, seed=self.seed) if self.sampling.num else {}
 
-    def draw(
-        self,
-        state: State,
-        folder: Path,
-        *,
-        num: int,
-        steps: int | None,
-        seed: int,
-        target: tuple[float, float] | None = None,
-        strength: float = 10.0,
-    ) -> Means:
-        """Draw molecules into ``samples.csv``, with one denoising chain in ``chain.npz``.
+    def draw(self, state: State, folder: Path, sampling: DigressSampling, *, seed: int) -> Means:
+        """Draw molecules into ``samples.csv``, one denoising chain into ``chain.npz``; judge them.
 
         Args:
             state: The model.
             folder: Where to write.
-            num: Molecules to draw.
-            steps: Denoising steps; all of the diffusion's where None.
+            sampling: How many and how.
             seed: Of the draws.
-            target: Dipole in Debye and HOMO in eV to guide toward.
-            strength: Strength of the guidance per graph.
 
         Raises:
-            ValueError: ``num`` or ``steps`` is out of range.
+            ValueError: A count of ``sampling`` is out of range.
         """
-        sampling = replace(self.sampling, num=num, steps=steps)
-        wanted = None if target is None else (target, strength)
-        return self._draw(state, folder, sampling, seed, wanted)
-
-    def _draw(
-        self,
-        state: State,
-        folder: Path,
-        sampling: DigressSampling,
-        seed: int,
-        target: tuple[tuple[float, float], float] | None,
-    ) -> Means:
-        sampled = self._sample(state, sampling, seed, target)
+        sampled = self._sample(state, sampling, seed)
         quality, smiles = evaluate_molecules(
             *_arrays(sampled.graphs), self.network.vocabulary, self._train_smiles
         )
         known = frozenset(self._train_smiles)
         rows = [(s or "", int(s is not None), int(s not in known)) for s in smiles]
-        _write_csv(folder / "samples.csv", ("smiles", "valid", "novel"), rows)
+        _write_csv(folder / "samples.csv", ("smiles", "relaxed_valid", "novel"), rows)
         if sampled.chain is not None:
             self._write_chain(sampled.chain, folder)
         return {
@@ -182,20 +159,16 @@ class DigressTask:
             "novelty": Mean(quality.num_novel, quality.num_unique),
         }
 
-    def _sample(
-        self,
-        state: State,
-        sampling: DigressSampling,
-        seed: int,
-        target: tuple[tuple[float, float], float] | None,
-    ) -> Sampled:
+    def _sample(self, state: State, sampling: DigressSampling, seed: int) -> Sampled:
         device = self.training.device
         networks = Networks(self.network, statistics_of(state)).to(device)
         networks.load(state)
         guidance = None
-        if target is not None:
-            wanted = torch.tensor(target[0], device=device)
-            guidance = Guidance(regressor=networks.regressor, target=wanted, strength=target[1])
+        if sampling.target is not None:
+            target = torch.tensor(sampling.target, device=device)
+            guidance = Guidance(
+                regressor=networks.regressor, target=target, strength=sampling.strength
+            )
         frames = min(sampling.chain_frames, sampling.steps or self.network.diffusion_steps)
         sampled = networks.denoiser.sample(
             sampling.num,

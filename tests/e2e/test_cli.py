@@ -239,7 +239,7 @@ def test_molecules_are_drawn_from_a_finished_run(capsys, finished, folder) -> No
     assert {file.name for file in (folder / "drawn").iterdir()} == FILES
     with (folder / "drawn" / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    valid = [row["smiles"] for row in rows if row["valid"] == "1"]
+    valid = [row["smiles"] for row in rows if row["relaxed_valid"] == "1"]
     assert len(rows) == 16
     assert valid
     assert (folder / "drawn" / "samples.smi").read_text().split() == valid
