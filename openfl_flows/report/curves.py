@@ -1,6 +1,7 @@
 """A run's numbers as inline SVG that takes its text colour from the page around it."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,6 +86,7 @@ def metric_chart(series: Series, site_colors: Mapping[str, str]) -> Chart:
         _line(axes, series.pooled, info.scale, color=FOREGROUND, linewidth=2.2)
         _round_axis(axes)
         axes.set_ylabel(info.unit)
+        _focus_on_training(axes, series, info.scale)
         return Chart(info.title, _svg(figure))
 
 
@@ -158,6 +160,22 @@ def _line(axes: Axes, points: Points, scale: float, **style: Any) -> None:
         markersize=style["linewidth"] + 1.3,
         **style,
     )
+
+
+def _focus_on_training(axes: Axes, series: Series, scale: float) -> None:
+    """Let an untrained model far above all others leave the frame, and say where it is."""
+    lines = (series.pooled, *series.local.values(), *series.received.values())
+    initial = [value * scale for points in lines for r, value in points.items() if r == 0]
+    trained = [value * scale for points in lines for r, value in points.items() if r > 0]
+    if not initial or not trained or not all(math.isfinite(value) for value in trained):
+        return
+    low, high = min(trained), max(trained)
+    margin = 0.1 * (high - low) or abs(high)
+    if len(trained) > 2 and min(initial) > high + 2 * (high - low):
+        axes.set_ylim(low - margin, high + 3 * margin)
+        label = f"round 0: {min(initial):.4g}"
+        where = {"xycoords": "axes fraction", "ha": "right"}
+        axes.annotate(label, (0.98, 0.93), fontsize=8, alpha=0.7, **where)
 
 
 def _round_axis(axes: Axes) -> None:

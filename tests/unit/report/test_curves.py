@@ -70,3 +70,11 @@ def test_bars_add_up(make_run):
 def test_every_name_has_a_colour_of_its_own(count):
     found = curves.colors([f"site-{i}" for i in range(count)])
     assert len(set(found.values())) == count
+
+
+def test_an_untrained_model_does_not_flatten_the_curve():
+    trained = {1: 31.0, 2: 30.0, 3: 29.0}
+    far = curves.metric_chart(Series(name="elbo", pooled={0: 300.0, **trained}), {})
+    near = curves.metric_chart(Series(name="elbo", pooled={0: 32.0, **trained}), {})
+    assert "round 0: 300" in far.svg
+    assert "round 0" not in near.svg
