@@ -174,8 +174,9 @@ def _focus_on_training(axes: Axes, series: Series, scale: float) -> None:
     if len(trained) > 2 and min(initial) > high + 2 * (high - low):
         axes.set_ylim(low - margin, high + 3 * margin)
         label = f"round 0: {min(initial):.4g}"
-        where = {"xycoords": "axes fraction", "ha": "right"}
-        axes.annotate(label, (0.98, 0.93), fontsize=8, alpha=0.7, **where)
+        axes.annotate(
+            label, (0.98, 0.93), xycoords="axes fraction", ha="right", fontsize=8, alpha=0.7
+        )
 
 
 def _round_axis(axes: Axes) -> None:
