@@ -81,6 +81,9 @@ def run(*arguments: str, log: Path, die_at: int | None = None) -> int:
 
 def _work(arguments: tuple[str, ...], log: Path, die_at: int | None) -> None:
     os.setsid()
+    # What the preloaded imports printed may still be in the buffer that this process inherited.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout.flush()
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)
