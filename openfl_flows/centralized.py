@@ -1,9 +1,7 @@
 """The centralized baseline: the same learner on the pooled data, without a federation."""
 
-import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +9,12 @@ import torch
 
 from openfl_flows.joins.base import NOTHING
 from openfl_flows.learners.base import Budget, Task
+from openfl_flows.learners.data_report import report_data
 from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.events import EventFiles
-from openfl_flows.ops.files import write_json
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
-
-_log = logging.getLogger(__name__)
 
 Match = Literal["samples", "steps"]
 
@@ -65,10 +61,7 @@ def train_centralized(
     else:
         initial = Checkpoint(task.initial_state(), NOTHING, None)
         run = RunDirectory.create(out, config=config or {}, initial=initial, kind="centralized")
-    write_json(out / "partition.json", asdict(table))
-    rejected = task.write_rejected(out)
-    if rejected:
-        _log.warning("%d samples were rejected, listed in %s", rejected, out / "rejected.csv")
+    report_data(task, table, out)
     site = Site(
         "centralized",
         task.pooled_learner,

@@ -2,9 +2,8 @@
 
 import contextlib
 import gc
-import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +20,13 @@ from openfl_flows.flows.progress import ProgressBars
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.learners.base import Budget, Task
+from openfl_flows.learners.data_report import report_data
 from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
 from openfl_flows.ops.events import EventFiles
-from openfl_flows.ops.files import write_json
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +105,7 @@ def simulate(
         if run.round < rounds:
             _train(start(task, join, ema, out, budget, runtime), flow, run, rounds, runtime)
             run = RunDirectory.open(out)
+        # A new one: OpenFL copies a flow with its runtime, and a used one holds open files.
         local_runtime = start(task, join, ema, out, budget, runtime)
         metrics = _evaluate(local_runtime, run, task)
     release_learners()
@@ -134,10 +132,7 @@ def _open(
         initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
         run = RunDirectory.create(out, config=config, initial=initial)
     # A kill may have come between the record and these two.
-    write_json(out / "partition.json", asdict(table))
-    rejected = task.write_rejected(out)
-    if rejected:
-        _log.warning("%d samples were rejected, listed in %s", rejected, out / "rejected.csv")
+    report_data(task, table, out)
     return run
 
 

@@ -100,6 +100,7 @@ class DigressLearner:
         self._molecules = molecules
         self._seed = seed
         self._step = 0
+        self._orders: dict[str, tuple[int, Indices]] = {}
         self._networks = Networks(config, statistics).to(training.device)
         self._optimizers = {
             "denoiser": self._optimizer(self._networks.denoiser),
@@ -244,7 +245,10 @@ class DigressLearner:
     def _batch(self, stream: str, pool: Indices) -> Indices:
         """The samples of the current step: the next part of the current epoch's permutation."""
         epoch, position = divmod(self._step, self._steps_per_epoch(pool))
-        order = np.random.default_rng(derived_seed(self._seed, stream, epoch)).permutation(pool)
+        if self._orders.get(stream, (-1, pool))[0] != epoch:
+            generator = np.random.default_rng(derived_seed(self._seed, stream, epoch))
+            self._orders[stream] = epoch, generator.permutation(pool)
+        order = self._orders[stream][1]
         size = self._training.batch_size
         return order[position * size : (position + 1) * size]
 

@@ -146,7 +146,7 @@ class DigressTask:
         quality, smiles = evaluate_molecules(
             *_arrays(sampled.graphs), self.network.vocabulary, self._train_smiles
         )
-        known = frozenset(self._train_smiles)
+        known = self._train_smiles
         rows = [(s or "", int(s is not None), int(s not in known)) for s in smiles]
         _write_csv(folder / "samples.csv", ("smiles", "relaxed_valid", "novel"), rows)
         if sampled.chain is not None:
@@ -203,9 +203,9 @@ class DigressTask:
         return deal(self._read[0], self.sites, self.partition, self.seed)
 
     @cached_property
-    def _train_smiles(self) -> tuple[str | None, ...]:
+    def _train_smiles(self) -> frozenset[str | None]:
         train = pool(list(self._dealt.values())).train
-        return canonical_smiles(train.atoms, train.bonds, train.vocabulary)
+        return frozenset(canonical_smiles(train.atoms, train.bonds, train.vocabulary))
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the configuration, not the data, to other processes: they read the data again."""
