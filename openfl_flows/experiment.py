@@ -6,19 +6,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from openfl_flows.flows.federated import FederatedFlow
-from openfl_flows.flows.simulation import Runtime, simulate
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.learners.base import Budget, Task
-from openfl_flows.ops.run import RunDirectory
+from openfl_flows.state import State
 
 _PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
-_NAMES = frozenset({"name", "out", "resume"})
+_NAMES = frozenset({"name", "out", "resume", "initial", "initial_digest", "network"})
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where a run is computed.
+
+    Attributes:
+        backend: Of a simulation: ``single_process``, or ``ray`` for one process per group of sites.
+        threads: Threads of one process; part of the plan, since it decides the last bits.
+        resident_sites: How many sites' learners one process keeps in memory between rounds; the
+            others are restored from disk when their turn comes, with the same result.
+        ray_address: Cluster to attach to; a new local one is started where it is None. The run
+            directory must be on a file system that all its machines see.
+        ray_actors: Processes that share the sites; one per site where it is None.
+        quiet: Show no progress.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    backend: Literal["single_process", "ray"] = "single_process"
+    threads: int = 1
+    resident_sites: int = 0
+    ray_address: str | None = None
+    ray_actors: int | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one."""
+        for name, least in (("threads", 1), ("resident_sites", 0), ("ray_actors", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"runtime.{name}={value}, expected at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +57,26 @@ class Experiment:
 
     Attributes:
         task: The model with its data at the sites.
-        flow: The OpenFL flow.
+        flow: The class of the OpenFL flow that simulates it, as ``module:name``.
         join: How updates become the next model.
         ema: Moving average of the model, or None.
         rounds: Number of the last round.
         budget: How long a site trains in each round.
         runtime: Where it runs.
+        initial: Checkpoint to start from, None for the task's own initial model.
+        initial_digest: Digest that the checkpoint must have, None where any will do.
         config: What all this was built from.
     """
 
     task: Task
-    flow: type[FederatedFlow]
+    flow: str
     join: Join
     ema: Ema | None
     rounds: int
     budget: Budget
     runtime: Runtime
+    initial: Path | None = None
+    initial_digest: str | None = None
     config: Mapping[str, Any]
 
     @classmethod
@@ -59,7 +93,7 @@ class Experiment:
         amounts = {"epochs": federation["epochs"], "steps": federation["steps"]}
         budget = check("federation", Budget, amounts)
         model = dict(config["model"])
-        task_class, flow = _resolve(model.pop("task")), _resolve(model.pop("flow"))
+        task_class, flow = resolve(model.pop("task")), model.pop("flow")
         parts = {"data": config["data"], "partition": config["partition"]}
         options = {
             **model,
@@ -75,23 +109,27 @@ class Experiment:
             rounds=check_count("federation.rounds", federation["rounds"], least=1),
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),
+            initial=check("initial", Path | None, config.get("initial")),
+            initial_digest=check("initial_digest", str | None, config.get("initial_digest")),
             config=config,
         )
 
-    def simulate(self, out: Path | str, *, resume: bool = False) -> RunDirectory:
-        """Run it through OpenFL's local runtime; see :func:`openfl_flows.flows.simulate`."""
-        return simulate(
-            self.task,
-            join=self.join,
-            rounds=self.rounds,
-            budget=self.budget,
-            out=out,
-            ema=self.ema,
-            flow=self.flow,
-            runtime=self.runtime,
-            config=self.config,
-            resume=resume,
-        )
+    def initial_state(self) -> State:
+        """The model before round 1: of the checkpoint, or the task's own.
+
+        Raises:
+            ValueError: The checkpoint cannot be read, is of another model, or is not the one that
+                was agreed on.
+        """
+        if self.initial is None:
+            return self.task.initial_state()
+        state = self.task.load_checkpoint(self.initial)
+        if self.initial_digest not in (None, state.digest()):
+            raise ValueError(
+                f"initial={self.initial} has digest {state.digest()}, "
+                f"expected {self.initial_digest} as the plan says"
+            )
+        return state
 
 
 def site_names(sites: int | list[str]) -> tuple[str, ...]:
@@ -167,7 +205,12 @@ def _built(key: str, build: Callable[..., Any], options: Mapping[str, Any]) -> A
         raise ValueError(f"{key}={dict(options)}: {error}") from None
 
 
-def _resolve(name: str) -> Any:
+def resolve(name: str) -> Any:
+    """The object that ``module:name`` names.
+
+    Raises:
+        ValueError: There is none.
+    """
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:

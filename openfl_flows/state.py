@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -159,6 +160,10 @@ class State(Mapping[str, Array]):
         """Only the tensors that a join averages."""
         return State({t.name: self[t.name] for t in self._spec if t.reduce == "mean"})
 
+    def travelling(self) -> "State":
+        """Only the tensors that change from round to round: all but the frozen ones."""
+        return State({t.name: self[t.name] for t in self._spec if t.reduce != "keep"})
+
     def with_arrays(self, arrays: Mapping[str, Array]) -> "State":
         """This state with some of its tensors replaced.
 
@@ -177,43 +182,85 @@ def pack(state: State, max_bytes: int = BUCKET_BYTES) -> list[Array]:
     A bucket holds one element type and one reduction: frozen tensors never share a bucket with
     trained ones. Tensors are taken in name order and split across buckets where needed, so that
     every bucket but the last of its kind is full. Elementwise joins give the same bits on buckets
-    as on tensors.
+    as on tensors. Buckets are read-only.
 
     Raises:
         ValueError: ``max_bytes`` is smaller than one element.
     """
     buckets = []
-    for dtype, reduce in sorted({(t.dtype, t.reduce) for t in state.spec}):
-        kind = [t.name for t in state.spec if (t.dtype, t.reduce) == (dtype, reduce)]
-        flat = np.concatenate([state[name].ravel() for name in kind])
-        step = max_bytes // flat.itemsize
-        if step < 1:
-            raise ValueError(f"max_bytes={max_bytes} is smaller than one {dtype} element")
-        buckets += [flat[start : start + step] for start in range(0, flat.size, step)]
+    for kind, cuts in _layout(state.spec, max_bytes).items():
+        flat = np.concatenate([state[t.name].ravel() for t in state.spec if _kind(t) == kind])
+        flat.flags.writeable = False
+        buckets += [flat[start:stop] for start, stop in cuts]
     return buckets
+
+
+def num_buckets(spec: Spec, max_bytes: int = BUCKET_BYTES) -> int:
+    """How many buckets :func:`pack` makes of a State of ``spec``.
+
+    Raises:
+        ValueError: ``max_bytes`` is smaller than one element.
+    """
+    return sum(len(cuts) for cuts in _layout(spec, max_bytes).values())
 
 
 def unpack(buckets: Sequence[Array], spec: Spec) -> State:
     """Rebuild the State that :func:`pack` laid out.
+
+    A tensor that lies in one bucket, and that is read-only, is a view of it: a State of buckets
+    that are mapped from a file takes next to no memory.
 
     Raises:
         ValueError: The buckets hold another number of elements than ``spec`` asks for, or an
             element type that it does not name.
     """
     arrays: dict[str, Array] = {}
-    by_kind = sorted(spec, key=lambda t: (t.dtype, t.reduce, t.name))
+    by_kind = sorted(spec, key=lambda t: (*_kind(t), t.name))
     for dtype in sorted({t.dtype for t in spec} | {b.dtype.name for b in buckets}):
         parts = [b for b in buckets if b.dtype.name == dtype]
-        flat = np.concatenate(parts) if parts else np.empty(0, dtype)
-        sizes = [(t, int(np.prod(t.shape, dtype=np.int64))) for t in by_kind if t.dtype == dtype]
-        expected = sum(size for _, size in sizes)
-        if flat.size != expected:
-            raise ValueError(f"buckets hold {flat.size} {dtype} elements, expected {expected}")
+        tensors = [t for t in by_kind if t.dtype == dtype]
+        found, expected = sum(b.size for b in parts), sum(_size(t) for t in tensors)
+        if found != expected:
+            raise ValueError(f"buckets hold {found} {dtype} elements, expected {expected}")
         start = 0
-        for tensor, size in sizes:
-            arrays[tensor.name] = flat[start : start + size].reshape(tensor.shape).copy()
-            start += size
+        for tensor in tensors:
+            stop = start + _size(tensor)
+            arrays[tensor.name] = _cut(parts, start, stop, dtype).reshape(tensor.shape)
+            start = stop
     return State(arrays, frozen=[t.name for t in spec if t.reduce == "keep"])
+
+
+def _layout(spec: Spec, max_bytes: int) -> dict[tuple[str, Reduce], list[tuple[int, int]]]:
+    """Where each kind of tensor, laid end to end, is cut into buckets."""
+    layout = {}
+    for kind in sorted({_kind(t) for t in spec}):
+        step = max_bytes // np.dtype(kind[0]).itemsize
+        if step < 1:
+            raise ValueError(f"max_bytes={max_bytes} is smaller than one {kind[0]} element")
+        size = sum(_size(t) for t in spec if _kind(t) == kind)
+        layout[kind] = [(start, min(start + step, size)) for start in range(0, size, step)]
+    return layout
+
+
+def _kind(tensor: TensorSpec) -> tuple[str, Reduce]:
+    return tensor.dtype, tensor.reduce
+
+
+def _size(tensor: TensorSpec) -> int:
+    return math.prod(tensor.shape)
+
+
+def _cut(parts: Sequence[Array], start: int, stop: int, dtype: str) -> Array:
+    """Elements ``start`` to ``stop`` of parts laid end to end; a view where one part has them."""
+    pieces = []
+    begin = 0
+    for part in parts:
+        if start < begin + part.size and begin < stop:
+            pieces.append(part[max(start - begin, 0) : stop - begin])
+        begin += part.size
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
 
 
 def _frozen_array(name: str, array: Array) -> Array:

@@ -8,18 +8,34 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
 from openfl_flows.cli import main
 
 _context = multiprocessing.get_context("forkserver")
-# What a run imports takes seconds; processes forked from one that has it start in milliseconds.
+# What a run imports takes seconds; processes forked from one that has it start in milliseconds. One
+# such process serves all tests, so what `fx` imports is in this list too.
 _context.set_forkserver_preload(
     [
-        "openfl_flows.experiment",
+        "openfl_flows.flows.simulation",
         "openfl_flows.report.html",
         "openfl_flows.report.samples",
         "hydra.main",
         "torch._dynamo",
+        "openfl.interface.workspace",
+        "openfl.interface.collaborator",
+        "openfl.interface.model",
+        "openfl.interface.pki",
+        "openfl.component.aggregator.aggregator",
+        "openfl_flows.learners.digress_task",
+        "openfl_flows.learners.toy",
+        "openfl_flows.taskrunner.aggregation",
+        "openfl_flows.taskrunner.aggregator",
+        "openfl_flows.taskrunner.assigner",
+        "openfl_flows.taskrunner.collaborator",
+        "openfl_flows.taskrunner.loader",
+        "openfl_flows.taskrunner.pipeline",
+        "openfl_flows.taskrunner.runner",
     ]
 )
 
@@ -27,25 +43,37 @@ DEADLINE = 120.0
 """Seconds after which whatever is waited for counts as not coming."""
 
 
-class Command:
-    """``openfl-flows ARGUMENTS`` in a process group of its own.
+class Process:
+    """A function in a process group of its own.
 
     Args:
-        arguments: Of the command line.
+        target: A function of a module.
+        arguments: Of the function.
         log: File to append standard output and error to.
         die_at: Kill the process itself when it is about to put its n-th file in place, n from 1:
             the new content is written, and the old is still there.
     """
 
-    def __init__(self, *arguments: str, log: Path, die_at: int | None = None) -> None:
-        self._process = _context.Process(target=_work, args=(arguments, log, die_at))
+    def __init__(
+        self, target: Callable[..., object], *arguments: Any, log: Path, die_at: int | None = None
+    ) -> None:
+        self._process = _context.Process(target=_work, args=(target, arguments, log, die_at))
         self._process.start()
 
-    def __enter__(self) -> "Command":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs; negative is the number of the signal that ended it."""
+        return self._process.exitcode
 
     @property
     def running(self) -> bool:
@@ -55,22 +83,35 @@ class Command:
         """Exit status; negative is the number of the signal that ended it."""
         self._process.join(DEADLINE)
         status = self._process.exitcode
-        assert status is not None, "the command did not end in time"
+        assert status is not None, "the process did not end in time"
         return status
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, not to its group."""
+        os.kill(self.pid, number)
 
     def kill(self) -> int:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
+        # There is no group before the process has made its own.
+        self._process.kill()
         return self.wait()
 
     def kill_when(self, reached: Callable[[], bool]) -> int:
-        """Kill as soon as ``reached`` says so; if the command ends before, that is a failure."""
+        """Kill as soon as ``reached`` says so; if the process ends before, that is a failure."""
         end = time.monotonic() + DEADLINE
         while not reached():
-            assert self.running, "the command ended before it was to be killed"
+            assert self.running, "the process ended before it was to be killed"
             assert time.monotonic() < end, "what the kill waits for did not come"
             time.sleep(0.001)
         return self.kill()
+
+
+class Command(Process):
+    """``openfl-flows ARGUMENTS``; see :class:`Process`."""
+
+    def __init__(self, *arguments: str, log: Path, die_at: int | None = None) -> None:
+        super().__init__(_command, arguments, log=log, die_at=die_at)
 
 
 def run(*arguments: str, log: Path, die_at: int | None = None) -> int:
@@ -79,17 +120,23 @@ def run(*arguments: str, log: Path, die_at: int | None = None) -> int:
         return command.wait()
 
 
-def _work(arguments: tuple[str, ...], log: Path, die_at: int | None) -> None:
+def _command(arguments: tuple[str, ...]) -> None:
+    sys.exit(main(arguments))
+
+
+def _work(
+    target: Callable[..., object], arguments: tuple[Any, ...], log: Path, die_at: int | None
+) -> None:
     os.setsid()
     # What the preloaded imports printed may still be in the buffer that this process inherited.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.stdout.flush()
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     if die_at is not None:
         _die_at(die_at)
-    sys.exit(main(arguments))
+    target(*arguments)
 
 
 def _die_at(count: int) -> None:

@@ -20,8 +20,9 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"ops", "attestation"},
     {"learners"},
+    {"experiment", "pki"},
     {"flows", "taskrunner", "centralized"},
-    {"report", "experiment"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
@@ -30,8 +31,8 @@ NUMPY_ONLY = {"seeds", "state", "update", "joins", "codecs"}
 MAY_IMPORT = {
     "openfl": {"flows", "taskrunner"},
     "torch": RANK.keys() - NUMPY_ONLY - {"ops", "attestation"},
-    "hydra": {"cli", "taskrunner/export"},
-    "omegaconf": {"cli", "taskrunner/export"},
+    "hydra": {"cli"},
+    "omegaconf": {"cli"},
 }
 
 

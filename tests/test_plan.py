@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from openfl_flows.cli import compose, plan_folder
+from openfl_flows.cli.plan import compose, plan_folder
 from openfl_flows.data.molecule_sites import PartitionConfig
 from openfl_flows.data.source import MoleculeSource
-from openfl_flows.experiment import Experiment
-from openfl_flows.flows.simulation import Runtime
+from openfl_flows.experiment import Experiment, Runtime
 from openfl_flows.joins.recipes import EMAS, JOINS
 from openfl_flows.learners.digress import DigressTraining
 from openfl_flows.learners.digress_task import DigressSampling, DigressTask
 from openfl_flows.learners.toy import ToyTask
 from openfl_flows.models.digress import DigressConfig
+from openfl_flows.taskrunner.workspace import Network
 
 PLAN = plan_folder()
 EXPERIMENTS = sorted(file.stem for file in (PLAN / "experiment").glob("*.yaml"))
@@ -97,6 +97,7 @@ def test_the_networks_of_the_plan_are_those_of_the_code(choice, expected) -> Non
         (("data",), MoleculeSource),
         (("partition",), PartitionConfig),
         (("runtime",), Runtime),
+        (("network",), Network),
     ],
 )
 def test_the_plan_states_every_option_that_the_code_reads(keys, kind) -> None:
@@ -114,6 +115,10 @@ def test_the_toy_states_every_option_too() -> None:
 def test_the_runtime_of_the_plan_is_the_default_of_the_code() -> None:
     assert built("experiment=toy").runtime == Runtime()
     assert built("runtime=ray").runtime == Runtime(backend="ray")
+
+
+def test_the_network_of_the_plan_is_the_default_of_the_code() -> None:
+    assert Network(**compose(())["network"]) == Network()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from openfl_flows.cli import _parser, compose
+from openfl_flows.cli import build_parser
+from openfl_flows.cli.plan import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,7 +42,7 @@ def test_every_command_exists(command: list[str]) -> None:
         sweeps = [o.split(",")[0] for o in overrides]
         assert compose(sweeps)["federation"]["rounds"] > 0
     elif command[0] == "openfl-flows":
-        assert _parser().parse_args(command[1:]).run
+        assert build_parser().parse_args(command[1:]).run
     else:
         assert command[0] == "tensorboard"
 

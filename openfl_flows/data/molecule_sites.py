@@ -46,21 +46,31 @@ class SiteMolecules(NamedTuple):
     test: Molecules
 
 
+def shares(
+    molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
+) -> dict[str, Molecules]:
+    """Deal molecules to sites; each keeps them in the order they had.
+
+    Sites are served in the order of their names, so that naming them in another order changes
+    nothing; ``config.fractions`` belong to the sites as they are named. A single site gets all.
+
+    Raises:
+        ValueError: A site would be empty, or an option does not fit.
+    """
+    parts = _parts(molecules, sites, config, seed)
+    return {site: molecules.subset(part) for site, part in zip(sorted(sites), parts, strict=True)}
+
+
 def deal(
     molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
 ) -> dict[str, SiteMolecules]:
     """Deal molecules to sites, then split each site's own into training, validation and test.
 
-    Sites are served in the order of their names, so that naming them in another order changes
-    nothing; ``config.fractions`` belong to the sites as they are named.
-
     Raises:
-        ValueError: A site would be empty or too small to split, or an option does not fit.
+        ValueError: As :func:`shares`, or a site has too few to split.
     """
-    parts = _parts(molecules, sites, config, seed)
     dealt = {}
-    for site, part in zip(sorted(sites), parts, strict=True):
-        own = molecules.subset(part)
+    for site, own in shares(molecules, sites, config, seed).items():
         try:
             indices = split(len(own), seed=seed, fractions=config.split)
         except ValueError as error:

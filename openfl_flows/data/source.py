@@ -1,7 +1,9 @@
-"""Where the molecules of a run come from: the embedded sample, a table on disk, or QM9."""
+"""Where the molecules of a run come from: the sample, a table on disk, QM9, or a site's own."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import ConfigDict
@@ -11,6 +13,12 @@ from openfl_flows.data.qm9 import download_qm9
 from openfl_flows.seeds import derived_seed
 
 SAMPLE = Path(__file__).parent / "samples" / "molecules.csv"
+
+SITE_TABLE = "molecules.csv"
+"""Name of the table in the data folder of a site of a federation."""
+
+SITE_COLUMNS = ("smiles", "dipole_debye", "homo_ev")
+"""Its columns; the names state the units. An empty cell is a missing label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +31,8 @@ class MoleculeSource:
         folder: Where QM9 is downloaded to, and where parsed tables are cached.
         sha256: Digest that a downloaded QM9 must have, if known.
         smiles_column: Column of the SMILES.
-        target_columns: Columns of dipole (Debye) and HOMO (Hartree), in this order.
+        target_columns: Columns of dipole (Debye) and HOMO, in this order.
+        homo_unit: Unit of the HOMO column: ``hartree`` or ``ev``.
         limit: Take at most this many of the usable molecules, drawn at random once and for all:
             tables are often sorted by size, so the first ones would not be representative.
     """
@@ -35,6 +44,7 @@ class MoleculeSource:
     sha256: str | None = None
     smiles_column: str = "smiles"
     target_columns: tuple[str, str] = ("mu", "homo")
+    homo_unit: Literal["hartree", "ev"] = "hartree"
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +67,7 @@ class MoleculeSource:
             max_atoms=max_atoms,
             smiles_column=self.smiles_column,
             target_columns=self.target_columns,
+            hartree_columns=self.target_columns[1:] if self.homo_unit == "hartree" else (),
             cache_dir=self.folder,
         )
         if self.limit is not None and self.limit < len(molecules):
@@ -74,3 +85,47 @@ class MoleculeSource:
         if not Path(self.path).is_file():
             raise ValueError(f"data.path={self.path}: no such file, expected a CSV table of SMILES")
         return Path(self.path)
+
+
+def site_source(folder: Path, *, limit: int | None = None) -> MoleculeSource:
+    """The table in a site's data folder: a company's own, or what :func:`write_site_table` wrote.
+
+    Args:
+        folder: The site's data folder.
+        limit: As that of :class:`MoleculeSource`.
+
+    Raises:
+        ValueError: There is no table.
+    """
+    file = folder / SITE_TABLE
+    if not file.is_file():
+        raise ValueError(
+            f"{file}: no such file, expected a CSV table with the columns {', '.join(SITE_COLUMNS)}"
+        )
+    smiles, dipole, homo = SITE_COLUMNS
+    return MoleculeSource(
+        path=str(file),
+        smiles_column=smiles,
+        target_columns=(dipole, homo),
+        homo_unit="ev",
+        limit=limit,
+    )
+
+
+def write_site_table(folder: Path, molecules: Molecules) -> None:
+    """Write molecules as a site's table, which is read back as the same to the last bit.
+
+    Args:
+        folder: The site's data folder; made if absent.
+        molecules: With dipole and HOMO as targets, in this order.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / SITE_TABLE).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(SITE_COLUMNS)
+        for smiles, targets in zip(molecules.smiles, molecules.targets, strict=True):
+            # The shortest text that is this float32 again.
+            writer.writerow((smiles, *("" if np.isnan(t) else str(t) for t in targets)))

@@ -3,17 +3,16 @@
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import torch
 from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLSpec
 from openfl.experimental.workflow.runtime import LocalRuntime
-from pydantic import ConfigDict
 from ray.exceptions import RayTaskError
 
+from openfl_flows.experiment import Experiment, Runtime, resolve
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
 from openfl_flows.flows.progress import ProgressBars
@@ -29,38 +28,6 @@ from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 
 
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """Where the simulation runs.
-
-    Attributes:
-        backend: ``single_process``, or ``ray`` for one process per group of sites.
-        threads: Threads of one process; part of the plan, since it decides the last bits.
-        resident_sites: How many sites' learners one process keeps in memory between rounds; the
-            others are restored from disk when their turn comes, with the same result.
-        ray_address: Cluster to attach to; a new local one is started where it is None. The run
-            directory must be on a file system that all its machines see.
-        ray_actors: Processes that share the sites; one per site where it is None.
-        quiet: Show no progress.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    backend: Literal["single_process", "ray"] = "single_process"
-    threads: int = 1
-    resident_sites: int = 0
-    ray_address: str | None = None
-    ray_actors: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse counts below one."""
-        for name, least in (("threads", 1), ("resident_sites", 0), ("ray_actors", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"runtime.{name}={value}, expected at least {least}")
-
-
 def simulate(
     task: Task,
     *,
@@ -69,6 +36,7 @@ def simulate(
     budget: Budget,
     out: Path | str,
     ema: Ema | None = None,
+    initial: State | None = None,
     flow: type[FederatedFlow] = FederatedFlow,
     runtime: Runtime | None = None,
     config: Mapping[str, Any] | None = None,
@@ -83,6 +51,7 @@ def simulate(
         budget: How long each site trains per round.
         out: The run directory: new, or an unfinished run's with ``resume``.
         ema: Moving average of the global model at every sync.
+        initial: The model to start from; the task's own where it is None.
         flow: The OpenFL flow.
         runtime: Where it runs; one process and one thread by default.
         config: What the run was made from, for its record.
@@ -100,7 +69,7 @@ def simulate(
     if rounds < 1:
         raise ValueError(f"federation.rounds={rounds}, expected at least 1")
     torch.set_num_threads(runtime.threads)
-    run = _open(task, join, ema, out, config or {}, resume, rounds)
+    run = _open(task, join, ema, initial, out, config or {}, resume, rounds)
     with _log_of_steps(out), _backend(runtime) as start:
         if run.round < rounds:
             _train(start(task, join, ema, out, budget, runtime), flow, run, rounds, runtime)
@@ -113,10 +82,30 @@ def simulate(
     return run
 
 
+def simulate_experiment(
+    experiment: Experiment, out: Path | str, *, resume: bool = False
+) -> RunDirectory:
+    """Simulate what a plan describes; see :func:`simulate`."""
+    return simulate(
+        experiment.task,
+        join=experiment.join,
+        rounds=experiment.rounds,
+        budget=experiment.budget,
+        out=out,
+        ema=experiment.ema,
+        initial=None if resume else experiment.initial_state(),
+        flow=resolve(experiment.flow),
+        runtime=experiment.runtime,
+        config=experiment.config,
+        resume=resume,
+    )
+
+
 def _open(
     task: Task,
     join: Join,
     ema: Ema | None,
+    initial: State | None,
     out: Path,
     config: Mapping[str, Any],
     resume: bool,
@@ -129,8 +118,9 @@ def _open(
             check_local_state(run.site(site), run.round)
         run.go_on()
     else:
-        initial = initial_checkpoint(task.initial_state(), join, average=ema is not None)
-        run = RunDirectory.create(out, config=config, initial=initial)
+        model = task.initial_state() if initial is None else initial
+        first = initial_checkpoint(model, join, average=ema is not None)
+        run = RunDirectory.create(out, config=config, initial=first)
     # A kill may have come between the record and these two.
     report_data(task, table, out)
     return run

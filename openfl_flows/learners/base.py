@@ -1,9 +1,9 @@
 """The contracts: what a learner does for one site, and what a task knows of all sites."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from openfl_flows.metrics.mean import Means
 from openfl_flows.state import Spec, State
@@ -148,3 +148,61 @@ class Task(Protocol):
     def evaluate(self, state: State, folder: Path) -> Means:
         """Measure what only the finished model can show; write samples to ``folder``."""
         ...
+
+    @property
+    def best_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """The validation metric that tells the best model, and whether less or more is better."""
+        ...
+
+    def agreement(self) -> Mapping[str, Any]:
+        """What is measured on data and yet must be equal everywhere, as keys of the plan's `model`.
+
+        Plain values that survive YAML and JSON bit for bit: a task that is configured with them in
+        place of the way to measure them has the same initial state. Empty where nothing is.
+        """
+        ...
+
+    def at_site(self, site: str, folder: Path) -> "Task":
+        """This task as one site of a federation runs it: on its own data, and no other.
+
+        Its ``learner(site)`` is, to the last bit, that of this task where ``folder`` holds what
+        :meth:`write_site_data` wrote.
+
+        Args:
+            site: The site's name, one of :attr:`sites`.
+            folder: The site's data.
+
+        Raises:
+            ValueError: The site is unknown, or what the parties agree on is not in the
+                configuration yet (see :meth:`agreement`).
+        """
+        ...
+
+    def write_site_data(self, site: str, folder: Path) -> None:
+        """Write a site's share of the data as data of its own, to rehearse a federation."""
+        ...
+
+    def load_checkpoint(self, path: Path) -> State:
+        """Read a model to begin with: one of this package's, or of the model's own publication.
+
+        Raises:
+            ValueError: It is none, or is of another model; the message names file and tensor.
+        """
+        ...
+
+    def save_native(self, state: State, path: Path) -> None:
+        """Write a model as its own community stores it, with torch, for use without this package.
+
+        ``torch.load(path, weights_only=True)`` reads it.
+        """
+        ...
+
+
+def check_site(site: str, sites: Sequence[str]) -> None:
+    """Refuse a site that the plan does not name.
+
+    Raises:
+        ValueError: ``site`` is none of ``sites``.
+    """
+    if site not in sites:
+        raise ValueError(f"site {site!r} is unknown, expected one of {', '.join(sites)}")

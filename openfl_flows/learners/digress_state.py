@@ -1,21 +1,29 @@
 """DiGress as one State: both networks, and the statistics that define the forward process."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from openfl_flows.learners.checkpoint import SUFFIX, checked, load_own, load_torch, save_torch
 from openfl_flows.learners.module import load_module_state, module_state
 from openfl_flows.models.digress import (
     Denoiser,
     DigressConfig,
     GraphStatistics,
     Regressor,
+    load_published,
     regressor_config,
+    to_published,
 )
 from openfl_flows.state import State
 
 _STATISTICS = "statistics."
+_PARTS = ("denoiser", "regressor")
 
 
 class Networks(nn.Module):
@@ -73,3 +81,87 @@ def statistics_of(state: State) -> GraphStatistics:
     if missing:
         raise ValueError(f"tensor '{_STATISTICS}{missing[0]}' is missing: not a DiGress state")
     return GraphStatistics(**fields)
+
+
+def save_networks(state: State, config: DigressConfig, path: Path) -> None:
+    """Write both networks under their published names, with what is needed to build them.
+
+    The file is a mapping of ``denoiser`` and ``regressor`` (state dicts as in a published
+    checkpoint, noise schedule included), ``config`` and ``statistics`` (plain values).
+    """
+    parts = {part: _tensors(state, part) for part in _PARTS}
+    save_torch(
+        path,
+        {
+            **{
+                part: to_published(tensors, diffusion_steps=config.diffusion_steps)
+                for part, tensors in parts.items()
+            },
+            "config": asdict(config),
+            "statistics": asdict(statistics_of(state)),
+        },
+    )
+
+
+def load_networks(
+    path: Path, config: DigressConfig, initial: State, *, regressor: Path | None = None
+) -> State:
+    """Read a model to begin with.
+
+    Args:
+        path: What this package saved; or a published checkpoint of the denoiser, whose statistics
+            are not in the file: those of ``initial`` are taken.
+        config: What the model must be.
+        initial: The model that a run would begin with otherwise; the regressor is taken from it
+            where none is given.
+        regressor: A published checkpoint of the regressor.
+
+    Raises:
+        ValueError: A file cannot be read or holds another model; the message names file and tensor.
+    """
+    if path.suffix == SUFFIX:
+        return _with_statistics(path, load_own(path, initial.spec), initial)
+    content = load_torch(path)
+    if content.keys() >= {*_PARTS, "statistics"}:
+        state = initial
+        for part in _PARTS:
+            state = _with_network(path, state, part, content[part], config)
+        known = {f"{_STATISTICS}{k}": np.array(v) for k, v in content["statistics"].items()}
+        return _with_statistics(path, state.with_arrays(known), initial)
+    state = _with_network(path, initial, "denoiser", content, config)
+    if regressor is not None:
+        state = _with_network(regressor, state, "regressor", load_torch(regressor), config)
+    return state
+
+
+def _tensors(state: State, part: str) -> dict[str, Tensor]:
+    prefix = f"{part}.model."
+    return {
+        name.removeprefix(prefix): torch.from_numpy(array.copy())
+        for name, array in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def _with_network(
+    path: Path, state: State, part: str, content: Mapping[str, Any], config: DigressConfig
+) -> State:
+    try:
+        network = load_published(content, diffusion_steps=config.diffusion_steps)
+    except ValueError as error:
+        raise ValueError(f"{path}: no published {part}: {error}") from None
+    prefix = f"{part}.model."
+    others = {name: array for name, array in state.items() if not name.startswith(prefix)}
+    loaded = {prefix + name: tensor.float().numpy() for name, tensor in network.items()}
+    return checked(path, State({**others, **loaded}, frozen=state.frozen), state.spec)
+
+
+def _with_statistics(path: Path, state: State, expected: State) -> State:
+    found, own = statistics_of(state), statistics_of(expected)
+    for name in GraphStatistics.__dataclass_fields__:
+        if getattr(found, name) != getattr(own, name):
+            raise ValueError(
+                f"{path}: was trained with {name}={list(getattr(found, name))}, but "
+                f"model.statistics has {list(getattr(own, name))}: state the model's in the plan"
+            )
+    return state

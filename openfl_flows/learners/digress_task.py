@@ -3,14 +3,14 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Discriminator, Tag
 
 from openfl_flows.data.molecule_sites import (
     PartitionConfig,
@@ -18,12 +18,18 @@ from openfl_flows.data.molecule_sites import (
     composition_table,
     deal,
     pool,
+    shares,
 )
 from openfl_flows.data.molecules import Molecules, Rejection, write_rejections
-from openfl_flows.data.source import MoleculeSource
-from openfl_flows.learners.base import Table
+from openfl_flows.data.source import MoleculeSource, site_source, write_site_table
+from openfl_flows.learners.base import Table, check_site
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
-from openfl_flows.learners.digress_state import Networks, statistics_of
+from openfl_flows.learners.digress_state import (
+    Networks,
+    load_networks,
+    save_networks,
+    statistics_of,
+)
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.metrics.molecules import canonical_smiles, evaluate_molecules
 from openfl_flows.models.digress import (
@@ -37,9 +43,16 @@ from openfl_flows.models.digress import (
     merge_counts,
     statistics_from_counts,
 )
+from openfl_flows.models.digress.process import NoiseProcess
 from openfl_flows.ops.files import write_atomically
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
+
+Statistics = Annotated[
+    Annotated[Literal["counted", "qm9"], Tag("name")]
+    | Annotated[GraphStatistics, Tag("constants")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "constants"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +90,7 @@ class DigressTask:
         data: Where the molecules come from.
         partition: How they are dealt.
         statistics: ``counted`` at the sites, whose counts are summed once before round 1 and which
-            never pool data; or ``qm9``, the published constants.
+            never pool data; ``qm9``, the published constants; or constants of the parties' own.
         sampling: How the finished model is sampled.
     """
 
@@ -89,8 +102,16 @@ class DigressTask:
     training: DigressTraining = field(default_factory=DigressTraining)
     data: MoleculeSource = field(default_factory=MoleculeSource)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
-    statistics: Literal["counted", "qm9"] = "counted"
+    statistics: Statistics = "counted"
     sampling: DigressSampling = field(default_factory=DigressSampling)
+
+    def __post_init__(self) -> None:
+        """Refuse constants that do not fit the network."""
+        if isinstance(self.statistics, GraphStatistics):
+            try:
+                NoiseProcess(self.network, self.statistics)
+            except ValueError as error:
+                raise ValueError(f"model.statistics: {error}") from None
 
     def initial_state(self) -> State:
         """Random weights from the seed, with the statistics of all sites."""
@@ -129,6 +150,75 @@ class DigressTask:
     def evaluate(self, state: State, folder: Path) -> Means:
         """Draw molecules from the finished model as the plan says."""
         return self.draw(state, folder, self.sampling, seed=self.seed) if self.sampling.num else {}
+
+    @property
+    def best_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """The bound of what the sampler draws.
+
+        Published numerics have none, so they are judged by the published estimate.
+        """
+        return "elbo" if self.network.corrected else "nll", "min"
+
+    def agreement(self) -> Mapping[str, Any]:
+        """The statistics as constants, where they are counted."""
+        if self.statistics != "counted":
+            return {}
+        constants = asdict(self.graph_statistics)
+        return {"statistics": {name: list(values) for name, values in constants.items()}}
+
+    def at_site(self, site: str, folder: Path) -> "DigressTask":
+        """This task on the molecules of one site's own table, split as a dealt share is.
+
+        Args:
+            site: The site's name.
+            folder: Where its table lies, see :mod:`openfl_flows.data.source`.
+
+        Raises:
+            ValueError: The site is unknown, there is no table, or the statistics are yet to be
+                counted.
+        """
+        if self.statistics == "counted":
+            raise ValueError(
+                "model.statistics=counted, expected constants: no site sees all sites' molecules"
+            )
+        return self._on_table(site, folder)
+
+    def site_counts(self, site: str, folder: Path) -> dict[str, np.ndarray]:
+        """Counts of the training molecules in one site's own table.
+
+        Those of all sites, merged in the order of their names, give the constants of a plan.
+
+        Raises:
+            ValueError: The site is unknown, or its table cannot be used.
+        """
+        (counts,) = self._on_table(site, folder)._counts()
+        return counts
+
+    def write_site_data(self, site: str, folder: Path) -> None:
+        """Write the site's share of the molecules as a table of its own.
+
+        Raises:
+            ValueError: The site is unknown.
+        """
+        check_site(site, self.sites)
+        write_site_table(folder, self._shares[site])
+
+    def load_checkpoint(self, path: Path, *, regressor: Path | None = None) -> State:
+        """A model of this package, or a published checkpoint of the denoiser.
+
+        Args:
+            path: The file: safetensors, or one that torch saved.
+            regressor: A published checkpoint of the regressor; where a published denoiser comes
+                without, the regressor begins with random weights.
+
+        Raises:
+            ValueError: A file is no such model, or of another one; the message names the tensor.
+        """
+        return load_networks(path, self.network, self.initial_state(), regressor=regressor)
+
+    def save_native(self, state: State, path: Path) -> None:
+        """Write both networks under their published names, with configuration and statistics."""
+        save_networks(state, self.network, path)
 
     def draw(self, state: State, folder: Path, sampling: DigressSampling, *, seed: int) -> Means:
         """Draw molecules into ``samples.csv``, one denoising chain into ``chain.npz``; judge them.
@@ -184,19 +274,33 @@ class DigressTask:
     @cached_property
     def graph_statistics(self) -> GraphStatistics:
         """Sizes, marginals and target scale: the sites' training counts summed, or QM9's own."""
+        if isinstance(self.statistics, GraphStatistics):
+            return self.statistics
         if self.statistics == "qm9":
             return QM9_PUBLISHED
-        counts = [
-            count_statistics(
-                own.train.atoms, own.train.bonds, own.train.targets, len(self.network.vocabulary)
-            )
-            for own in self._dealt.values()
-        ]
-        return statistics_from_counts(merge_counts(counts))
+        return statistics_from_counts(merge_counts(self._counts()))
+
+    def _counts(self) -> list[dict[str, np.ndarray]]:
+        num_classes = len(self.network.vocabulary)
+        trains = [own.train for own in self._dealt.values()]
+        return [count_statistics(t.atoms, t.bonds, t.targets, num_classes) for t in trains]
+
+    def _on_table(self, site: str, folder: Path) -> "DigressTask":
+        check_site(site, self.sites)
+        return replace(
+            self,
+            sites=(site,),
+            data=site_source(folder, limit=self.data.limit),
+            partition=replace(self.partition, name="iid", fractions=None, alpha=None),
+        )
 
     @cached_property
     def _read(self) -> tuple[Molecules, tuple[Rejection, ...]]:
         return self.data.read(self.network.vocabulary, self.network.max_atoms)
+
+    @property
+    def _shares(self) -> Mapping[str, Molecules]:
+        return shares(self._read[0], self.sites, self.partition, self.seed)
 
     @cached_property
     def _dealt(self) -> Mapping[str, SiteMolecules]:

@@ -1,17 +1,22 @@
 """A site: its learner, and its local state on disk round by round."""
 
+import json
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
-from openfl_flows.metrics.mean import Means
-from openfl_flows.ops.files import map_state, replacing, save_state, write_json
+from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.ops.files import load_state, map_state, replacing, save_state, write_json
 from openfl_flows.state import State
+
+_UPDATE = "update.safetensors"
+_COMPLETED = "completed.json"
 
 LearnerFactory = Callable[[], Learner]
 
@@ -79,11 +84,74 @@ class Site:
         for file in self.folder.glob("local-*.pt"):
             if file not in (self._file(round_), self._file(round_ - 1)):
                 file.unlink()
-        update = self.folder / "update.safetensors"
+        update = self.folder / _UPDATE
         save_state(update, learner.send())
         _resident[self.folder] = (learner, round_)
         self._release()
         return map_state(update)
+
+    def complete_round(self, model: State, round_: int) -> tuple[TrainReport, State]:
+        """Train ``round_`` and save what came of it, or return what was saved of it before.
+
+        In a federation either side may be restarted at any moment, and the aggregator may ask for
+        a round again that this site has trained already: it gets the same answer, at once.
+
+        Raises:
+            ValueError: A file of the local state is missing or corrupt.
+        """
+        done = self._completed(round_)
+        if done is not None and done["model"] == model.digest():
+            metrics = {name: Mean(*mean) for name, mean in done["metrics"].items()}
+            report = TrainReport(
+                metrics=metrics, num_samples=done["num_samples"], num_steps=done["num_steps"]
+            )
+            return report, self._update(done)
+        report = self.train(model, round_)
+        update = self.finish_round(round_)
+        write_json(
+            self.folder / _COMPLETED,
+            {
+                "round": round_,
+                "model": model.digest(),
+                "update": update.digest(),
+                "metrics": {name: (m.total, m.count) for name, m in report.metrics.items()},
+                "num_samples": report.num_samples,
+                "num_steps": report.num_steps,
+            },
+        )
+        return report, update
+
+    def validate_completed(self, round_: int) -> Means:
+        """Validate the model of a completed round, whichever process trained it.
+
+        Raises:
+            ValueError: The round was not completed here, or a file is missing or corrupt.
+        """
+        learner, last = _resident.get(self.folder, (None, -1))
+        if learner is None or last != round_:
+            done = self._completed(round_)
+            if done is None:
+                raise ValueError(f"{self.folder}: round {round_} was not trained here")
+            learner = self._factory()
+            learner.restore(_load(self._file(round_)))
+            learner.receive(self._update(done))
+            _resident[self.folder] = (learner, round_)
+        means = learner.validate()
+        self._release()
+        return means
+
+    def _completed(self, round_: int) -> dict[str, Any] | None:
+        file = self.folder / _COMPLETED
+        if not file.is_file():
+            return None
+        done: dict[str, Any] = json.loads(file.read_text())
+        return done if done["round"] == round_ else None
+
+    def _update(self, done: Mapping[str, Any]) -> State:
+        update = load_state(self.folder / _UPDATE)
+        if update.digest() != done["update"]:
+            raise ValueError(f"{self.folder / _UPDATE}: not the update of round {done['round']}")
+        return update
 
     def _learner(self, round_: int) -> Learner:
         """The learner as it was at the end of the round before, plus what this round did."""

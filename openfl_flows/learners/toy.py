@@ -1,13 +1,23 @@
 """A deterministic toy: linear regression by SGD, for tests, dry runs and drills."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict
 from torch import nn
 
-from openfl_flows.learners.base import Budget, LocalState, Progress, Table, TrainReport
+from openfl_flows.learners.base import (
+    Budget,
+    LocalState,
+    Progress,
+    Table,
+    TrainReport,
+    check_site,
+)
+from openfl_flows.learners.checkpoint import SUFFIX, checked, load_own, load_torch, save_torch
 from openfl_flows.learners.module import load_module_state, module_state
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.seeds import derived_seed
@@ -146,6 +156,44 @@ class ToyTask:
     def evaluate(self, state: State, folder: Path) -> Means:
         """Nothing to show beyond the sites' own measures."""
         return {}
+
+    @property
+    def best_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """The mean squared error."""
+        return "mse", "min"
+
+    def agreement(self) -> Mapping[str, Any]:
+        """Nothing is measured on data."""
+        return {}
+
+    def at_site(self, site: str, folder: Path) -> "ToyTask":
+        """The same samples: they come from the seed and the site's name.
+
+        Raises:
+            ValueError: The site is unknown.
+        """
+        check_site(site, self.sites)
+        return replace(self, sites=(site,))
+
+    def write_site_data(self, site: str, folder: Path) -> None:
+        """Nothing to write."""
+
+    def load_checkpoint(self, path: Path) -> State:
+        """A model of this package, or what :meth:`save_native` wrote.
+
+        Raises:
+            ValueError: It is none, or of another size.
+        """
+        spec = self.initial_state().spec
+        if path.suffix == SUFFIX:
+            return load_own(path, spec)
+        found = load_torch(path).items()
+        arrays = {name: t.numpy() for name, t in found if isinstance(t, torch.Tensor)}
+        return checked(path, State(arrays), spec)
+
+    def save_native(self, state: State, path: Path) -> None:
+        """Write the state dict."""
+        save_torch(path, {name: torch.from_numpy(array.copy()) for name, array in state.items()})
 
     def _on(self, data: tuple[torch.Tensor, torch.Tensor], site: str) -> ToyLearner:
         return ToyLearner(*data, seed=derived_seed(self.seed, site), padding=self.padding)

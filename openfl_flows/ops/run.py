@@ -6,6 +6,7 @@ round's checkpoint is on disk, so a kill at any moment leaves the last whole rou
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,9 @@ from openfl_flows.state import State
 
 FORMAT = 1
 Kind = Literal["federated", "centralized"]
+Mode = Literal["min", "max"]
+BEST = "best.safetensors"
+"""The best model, at the top of the folder."""
 PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
 
 _KEYS = frozenset({"kind", "status", "config", "initial", "rounds", "digest", "metrics"})
@@ -88,6 +92,7 @@ class RunDirectory:
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
+        self._kept: str | None = None
 
     @classmethod
     def create(
@@ -97,6 +102,7 @@ class RunDirectory:
         config: Mapping[str, Any],
         initial: Checkpoint,
         kind: Kind = "federated",
+        best: tuple[str, Mode] | None = None,
     ) -> "RunDirectory":
         """Start a run in a new folder.
 
@@ -105,6 +111,8 @@ class RunDirectory:
             config: What the run is made from, for its record.
             initial: What the aggregator holds before round 1.
             kind: How the model is trained.
+            best: The validation metric that tells the best model, and whether less or more is
+                better; None to keep no best model.
 
         Raises:
             ValueError: The folder exists and is not empty.
@@ -124,6 +132,9 @@ class RunDirectory:
             "metrics": {},
             "peak_rss_bytes": 0,
         }
+        if best is not None:
+            unknown = {"round": None, "value": None, "digest": None}
+            record["best"] = {"metric": best[0], "mode": best[1], **unknown}
         run = cls(path, record)
         run._save_checkpoint(0, initial)
         run.write()
@@ -183,7 +194,7 @@ class RunDirectory:
             raise ValueError(
                 f"federation.rounds={rounds}, expected at least the {run.round} that {path} has"
             )
-        run.model(), run.join_state()
+        run.model(), run.join_state(), run.best_model()
         if (run.average() is not None) != average:
             raise ValueError(
                 f"{run._checkpoint_folder(run.round) / 'ema.safetensors'}: "
@@ -245,6 +256,24 @@ class RunDirectory:
         file = self._checkpoint_folder(self.round) / "ema.safetensors"
         return load_state(file) if file.exists() else None
 
+    def best_model(self) -> State | None:
+        """The model with the best validation so far, None where none is kept or measured.
+
+        Raises:
+            ValueError: It is missing or corrupt, or is not of the round it should be.
+        """
+        best = self.record.get("best")
+        if best is None or best["round"] is None:
+            return None
+        file = self._best_file()
+        model = load_state(file)
+        if model.digest() != best["digest"]:
+            raise ValueError(
+                f"{file}: digest {model.digest()[:12]} is not {best['digest'][:12]}, "
+                f"that of round {best['round']}, the best in run.json"
+            )
+        return model
+
     def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Make a round exist: its checkpoint first, then the record that names it."""
         self._save_checkpoint(round_record.round, checkpoint)
@@ -255,12 +284,21 @@ class RunDirectory:
             shutil.rmtree(self._checkpoint_folder(old), ignore_errors=True)
 
     def measured(self, metrics: Mapping[str, float]) -> None:
-        """Note the validation of the model that the last whole round made."""
+        """Note the validation of the model that the last whole round made.
+
+        The model becomes the best one if it is better than all before: the first wins ties, and
+        what is not a finite number, or was not measured, never wins.
+        """
         target = self.record["rounds"][-1] if self.record["rounds"] else self.record["initial"]
         target["metrics"] = dict(metrics)
+        best = self.record.get("best")
+        value = metrics.get(best["metric"], math.nan) if best is not None else math.nan
+        if best is not None and math.isfinite(value) and _better(value, best):
+            best |= {"round": self.round, "value": value, "digest": self.record["digest"]}
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Close the run with the final model's metrics and its weights at the top of the folder."""
+        self.write()
         for file in self._checkpoint_folder(self.round).glob("*.safetensors"):
             with replacing(self.path / file.name) as temporary:
                 shutil.copyfile(file, temporary)
@@ -269,11 +307,26 @@ class RunDirectory:
         self.write()
 
     def write(self) -> None:
-        """Replace ``run.json``."""
+        """Replace ``run.json``, then keep the model that it says is the best."""
         sites = (s for r in self.record["rounds"] for s in r["sites"].values())
         peaks = [s["peak_rss_bytes"] for s in sites]
         self.record["peak_rss_bytes"] = max(peak_rss_bytes(), *peaks, 0)
         write_json(self.path / "run.json", self.record)
+        best = self.record.get("best")
+        if best is not None and best["digest"] != self._kept:
+            source, file = self._best_file(), self.path / BEST
+            if source != file:
+                with replacing(file) as temporary:
+                    shutil.copyfile(source, temporary)
+            self._kept = best["digest"]
+
+    def _best_file(self) -> Path:
+        """Where the best model is: in its round's checkpoint as long as there is one.
+
+        The record names it first, and the copy at the top is made before that checkpoint goes.
+        """
+        checkpoint = self._checkpoint_folder(self.record["best"]["round"]) / "model.safetensors"
+        return checkpoint if checkpoint.is_file() else self.path / BEST
 
     def _checkpoint_folder(self, round_: int) -> Path:
         return self.path / "checkpoints" / f"{round_:05d}"
@@ -284,6 +337,12 @@ class RunDirectory:
         save_state(folder / "join.safetensors", checkpoint.join_state)
         if checkpoint.average is not None:
             save_state(folder / "ema.safetensors", checkpoint.average)
+
+
+def _better(value: float, best: Mapping[str, Any]) -> bool:
+    if best["value"] is None:
+        return True
+    return bool(value < best["value"] if best["mode"] == "min" else value > best["value"])
 
 
 def _versions() -> dict[str, str]:

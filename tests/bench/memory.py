@@ -42,7 +42,8 @@ def run(kind: str, megabytes: int) -> None:
 
 
 def _run_shared(names: tuple[str, ...], padding: int) -> None:
-    from openfl_flows.flows.simulation import Runtime, simulate
+    from openfl_flows.experiment import Runtime
+    from openfl_flows.flows.simulation import simulate
     from openfl_flows.joins.recipes import fedavg
     from openfl_flows.learners.base import Budget
     from openfl_flows.learners.toy import ToyTask

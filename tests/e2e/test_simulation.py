@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from openfl_flows.centralized import train_centralized
-from openfl_flows.flows.simulation import Runtime, simulate
+from openfl_flows.experiment import Runtime
+from openfl_flows.flows.simulation import simulate
 from openfl_flows.joins.base import Join, Updates, screened
 from openfl_flows.joins.ema import at_sync
 from openfl_flows.joins.recipes import build_join, diloco, fedavg

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from openfl_flows.centralized import train_centralized
-from openfl_flows.cli import compose
+from openfl_flows.cli.plan import compose
 from openfl_flows.experiment import Experiment
+from openfl_flows.flows.simulation import simulate_experiment
 
 PLAN = (
     "experiment=demo",
@@ -26,7 +27,7 @@ PLAN = (
 @pytest.mark.timeout(1200)
 def test_federated_is_near_centralized_and_far_from_untrained(tmp_path: Path) -> None:
     plan = Experiment.from_config(compose(PLAN))
-    federated = plan.simulate(tmp_path / "federated").record["metrics"]
+    federated = simulate_experiment(plan, tmp_path / "federated").record["metrics"]
     options = {"rounds": plan.rounds, "budget": plan.budget, "match": "steps"}
     central = train_centralized(plan.task, out=tmp_path / "central", **options).record["metrics"]
     untrained = plan.task.evaluate(plan.task.initial_state(), tmp_path / "untrained")

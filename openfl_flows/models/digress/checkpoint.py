@@ -14,7 +14,9 @@ _BETAS = "noise_schedule.betas"
 _HEADS = ("mlp_out_X", "mlp_out_E", "mlp_out_y")
 
 
-def load_published(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+def load_published(
+    source: str | Path | Mapping[str, Any], *, diffusion_steps: int | None = None
+) -> dict[str, Tensor]:
     """State dict for `GraphTransformer.load_state_dict` of a published checkpoint.
 
     Accepts a Lightning checkpoint (its "state_dict" is used), or a bare state dict, with or
@@ -24,6 +26,7 @@ def load_published(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
 
     Args:
         source: a file that `torch.load(weights_only=True)` reads, or its content.
+        diffusion_steps: T that a noise schedule in it must have; None for any.
 
     Raises:
         ValueError: where there are no network parameters, or the noise schedule is another one.
@@ -35,13 +38,15 @@ def load_published(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     betas = content.get(_BETAS)
     if betas is not None and not torch.allclose(betas, cosine_betas(len(betas) - 1), atol=1e-6):
         raise ValueError(f"{_BETAS} is not the cosine schedule of {len(betas) - 1} steps")
+    if betas is not None and diffusion_steps not in (None, len(betas) - 1):
+        raise ValueError(f"{_BETAS} has {len(betas) - 1} steps; expected {diffusion_steps}")
     prefixed = any(key.startswith(f"{_PREFIX}mlp_in_X") for key in content)
     prefix = _PREFIX if prefixed else ""
     roots = tuple(f"{prefix}{root}" for root in ("mlp_in_", "tf_layers.", "mlp_out_"))
     state = {
         key.removeprefix(prefix): value
         for key, value in content.items()
-        if key.startswith(roots) and value.numel()
+        if key.startswith(roots) and isinstance(value, Tensor) and value.numel()
     }
     if not state:
         raise ValueError(

@@ -7,10 +7,22 @@ first round.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 
 from openfl_flows.models.digress.graphs import AROMATIC, NUM_BOND_CLASSES
+
+COUNTS: Mapping[str, Any] = {
+    "node_counts": np.int64,
+    "atom_counts": np.int64,
+    "bond_counts": np.int64,
+    "target_counts": np.int64,
+    "target_sums": np.float64,
+    "target_square_sums": np.float64,
+}
+"""Names and element types of what :func:`count_statistics` counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +36,8 @@ class GraphStatistics:
         target_mean: mean of [dipole moment mu in Debye, HOMO energy in eV].
         target_std: standard deviation of the same.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     node_counts: tuple[float, ...]
     atom_marginals: tuple[float, ...]
@@ -39,12 +53,15 @@ class GraphStatistics:
         """
         for key in ("node_counts", "atom_marginals", "bond_marginals"):
             values = np.asarray(getattr(self, key))
-            if values.min() < 0 or abs(values.sum() - 1) > 1e-4:
+            # Turned round, these would let NaN pass.
+            if not (values.min(initial=0.0) >= 0 and abs(values.sum() - 1) <= 1e-4):
                 raise ValueError(f"{key} is {getattr(self, key)}; expected probabilities summing 1")
         if len(self.bond_marginals) != NUM_BOND_CLASSES:
             raise ValueError(f"bond_marginals has {len(self.bond_marginals)} classes; expected 5")
-        if min(self.target_std) <= 0:
-            raise ValueError(f"target_std is {self.target_std}; expected values above 0")
+        if not np.isfinite(self.target_mean).all():
+            raise ValueError(f"target_mean is {self.target_mean}; expected finite numbers")
+        if min(self.target_std) <= 0 or not np.isfinite(self.target_std).all():
+            raise ValueError(f"target_std is {self.target_std}; expected finite values above 0")
 
 
 def count_statistics(

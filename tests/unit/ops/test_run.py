@@ -1,11 +1,18 @@
 """The run directory: a round exists once its record does, and none is believed blindly."""
 
+import itertools
 import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from openfl_flows.ops.files import load_state
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
 from openfl_flows.state import State
 
@@ -191,3 +198,118 @@ def test_a_moving_average_must_be_there_if_and_only_if_the_run_keeps_one(run) ->
 def test_a_run_of_another_kind_is_refused(run) -> None:
     with pytest.raises(ValueError, match="a federated run, expected a centralized one"):
         RunDirectory.resume(run.path, rounds=9, average=True, config={}, kind="centralized")
+
+
+def play(run: RunDirectory, values: Sequence[float]) -> None:
+    """The rounds that are left of a run whose model of round i is measured as ``values[i]``."""
+    for round_ in range(run.round + 1, len(values)):
+        run.measured({"nll": values[round_ - 1], "mae": 0.0})
+        commit(run, round_)
+    run.measured({"nll": values[-1], "mae": 0.0})
+    run.finish({})
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "expected"),
+    [
+        ("min", [5.0, 3.0, 3.0, 4.0], 1),
+        ("max", [5.0, 3.0, 6.0, 4.0], 2),
+        ("min", [1.0, 3.0, 2.0], 0),
+        ("min", [3.0, 2.0, 1.0], 2),
+        ("min", [math.nan, 7.0, -math.inf, 8.0], 1),
+    ],
+)
+def test_the_best_model_is_kept_whichever_round_made_it(tmp_path, mode, values, expected) -> None:
+    run = RunDirectory.create(
+        tmp_path / "run", config={}, initial=checkpoint(0), best=("nll", mode)
+    )
+    assert run.best_model() is None
+    play(run, values)
+    again = RunDirectory.open(run.path)
+    model = checkpoint(expected).model
+    assert again.record["best"] == {
+        "metric": "nll",
+        "mode": mode,
+        "round": expected,
+        "value": values[expected],
+        "digest": model.digest(),
+    }
+    assert again.best_model() == load_state(run.path / "best.safetensors") == model
+
+
+def test_a_metric_that_was_not_measured_makes_no_model_the_best(tmp_path) -> None:
+    run = RunDirectory.create(tmp_path, config={}, initial=checkpoint(0), best=("mse", "min"))
+    play(run, [1.0, 2.0])
+    assert run.record["best"]["round"] is None
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_without_a_metric_no_model_is_the_best(run) -> None:
+    play(run, [1.0, 2.0])
+    assert "best" not in run.record
+    assert resume(run.path).best_model() is None
+    assert not (run.path / "best.safetensors").exists()
+
+
+def test_a_best_model_that_is_not_what_the_record_says_is_refused(tmp_path) -> None:
+    run = RunDirectory.create(tmp_path, config={}, initial=checkpoint(0), best=("nll", "min"))
+    play(run, [1.0, 2.0, 3.0])
+    shutil.copyfile(tmp_path / "model.safetensors", tmp_path / "best.safetensors")
+    with pytest.raises(ValueError, match="best.safetensors: digest .* round 0, the best in run"):
+        resume(tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match="best.safetensors: no such file"):
+        resume(tmp_path)
+
+
+@pytest.mark.parametrize("values", [[5.0, 3.0, 2.0, 6.0], [5.0, 6.0, 4.0, 3.0]])
+def test_the_best_model_survives_a_kill_between_any_two_files(tmp_path, values) -> None:
+    expected = checkpoint(values.index(min(values))).model
+
+    def begin(path: Path) -> RunDirectory:
+        return RunDirectory.create(path, config={}, initial=checkpoint(0), best=("nll", "min"))
+
+    play(begin(tmp_path / "whole"), values)
+    whole = RunDirectory.open(tmp_path / "whole").record
+    for count in itertools.count(1):
+        path = tmp_path / str(count)
+        if not killed_at(count, lambda path=path: play(begin(path), values)):
+            break
+        if not (path / "run.json").exists():
+            continue
+        if RunDirectory.open(path).finished:
+            assert load_state(path / "best.safetensors") == expected
+        resumed = resume(path)
+        best = resumed.record["best"]["round"]
+        assert resumed.best_model() == (None if best is None else checkpoint(best).model)
+        measured = values[: resumed.round + (0 if best is None or best < resumed.round else 1)]
+        assert best is None or values[best] == min(measured)
+        resumed.go_on()
+        play(resumed, values)
+        ended = RunDirectory.open(path)
+        assert ended.record["best"] == whole["best"]
+        assert load_state(path / "best.safetensors") == expected
+    assert count > 20
+
+
+def killed_at(count: int, work: Callable[[], None]) -> bool:
+    """Whether a child that does ``work`` was killed when about to put its n-th file in place."""
+    child = os.fork()
+    if not child:
+        replace, left = Path.replace, itertools.count(1)
+
+        def counted(self: Path, target: Path) -> Path:
+            if next(left) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(self, target)
+
+        Path.replace = counted  # type: ignore[method-assign,assignment]
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0

@@ -1,0 +1,54 @@
+"""The command line: openfl-flows COMMAND. Everything heavy is imported by the command it serves."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from openfl_flows import __version__
+from openfl_flows.cli.errors import reporting_errors
+from openfl_flows.cli.federation import add_federation
+from openfl_flows.cli.results import add_results
+from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
+
+EPILOG = """\
+simulate and centralize take the plan's keys as overrides, and -m for sweeps:
+  openfl-flows simulate experiment=demo
+  openfl-flows simulate experiment=digress_qm9 join=diloco federation.sites=8 seed=1 out=DIR
+  openfl-flows simulate experiment=demo seed=1,2,3 -m
+  openfl-flows simulate resume=DIR
+  openfl-flows simulate --cfg job              show the composed plan, run nothing
+
+from a plan to a real federation:
+  openfl-flows export experiment=demo DIR      a workspace for OpenFL's fx
+  openfl-flows rehearse DIR                    the whole federation on this machine
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0 done, 1 bad input, 2 bad usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    # Hydra has a command line of its own: what follows the command is its.
+    if arguments and arguments[0] in PLAN_COMMANDS and not {"-h", "--help"} & {*arguments}:
+        return reporting_errors(run_plan_command, arguments[0], arguments[1:])
+    options = parser.parse_args(arguments)
+    return reporting_errors(options.run, options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="openfl-flows",
+        description="Federated training for drug discovery on OpenFL.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text in PLAN_COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    add_federation(commands)
+    add_results(commands)
+    return parser

@@ -1,0 +1,128 @@
+"""export, rehearse, parity, lint and save: from a plan to a real federation and back."""
+
+import argparse
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+from openfl_flows.cli.plan import compose
+from openfl_flows.cli.results import show_run
+
+
+def add_federation(commands: Any) -> None:
+    """Add the commands to a parser's."""
+    text = "write a Task Runner workspace of a plan: export [KEY=VALUE ...] DIR"
+    export = commands.add_parser("export", help=text, description=text)
+    export.add_argument("words", nargs="+", metavar="KEY=VALUE ... DIR")
+    export.add_argument("--replace", action="store_true", help="replace a workspace in DIR")
+    export.set_defaults(run=_export)
+
+    text = "run a workspace's federation on this machine: a process for every party, mutual TLS"
+    rehearse = commands.add_parser("rehearse", help=text, description=text)
+    rehearse.add_argument("workspace", metavar="DIR", type=Path)
+    rehearse.add_argument("--sites", type=int, help="that many sites, if not those of the plan")
+    rehearse.add_argument("--out", type=Path, help="folder of all parties (runs/rehearsal-DIR)")
+    rehearse.add_argument("--resume", action="store_true", help="go on with the parties in OUT")
+    rehearse.add_argument("--quiet", action="store_true", help="show no progress")
+    rehearse.set_defaults(run=_rehearse)
+
+    text = "simulate and rehearse a plan, and compare the model after every round"
+    parity = commands.add_parser("parity", help=text, description=text)
+    parity.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parity.add_argument("--quiet", action="store_true", help="show no progress")
+    parity.set_defaults(run=_parity)
+
+    text = "check a workspace's plan for what would make the federation unsafe"
+    lint = commands.add_parser("lint", help=text, description=text)
+    lint.add_argument("workspace", metavar="DIR", type=Path)
+    lint.set_defaults(run=_lint)
+
+    text = "write a run's model as safetensors and in its native format"
+    save = commands.add_parser("save", help=text, description=text)
+    save.add_argument("folder", metavar="DIR", type=Path, help="a workspace or a run directory")
+    save.add_argument("--weights", choices=("model", "best", "ema"), default="model")
+    save.add_argument("--out", type=Path, help="folder to write to (DIR/saved)")
+    save.set_defaults(run=_save)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from openfl_flows.taskrunner.export import export_workspace
+
+    folders = [word for word in options.words if "=" not in word]
+    if len(folders) != 1:
+        raise ValueError(
+            f"export got {len(folders)} folders ({', '.join(folders)}), expected KEY=VALUE ... DIR"
+        )
+    overrides = [word for word in options.words if "=" in word]
+    export_workspace(compose(overrides), Path(folders[0]), replace=options.replace)
+    print(f"workspace {folders[0]}")
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from openfl_flows.taskrunner.rehearsal import rehearse
+
+    run = rehearse(
+        options.workspace,
+        out=options.out or Path("runs") / f"rehearsal-{options.workspace.resolve().name}",
+        sites=options.sites,
+        quiet=options.quiet,
+        resume=options.resume,
+    )
+    show_run(run)
+
+
+def _parity(options: argparse.Namespace) -> None:
+    # OpenFL prints a line for every task that a module registers, at import.
+    with contextlib.redirect_stdout(io.StringIO()):
+        from openfl_flows.flows.simulation import simulate_experiment
+    from openfl_flows.experiment import Experiment
+    from openfl_flows.taskrunner.export import export_workspace
+    from openfl_flows.taskrunner.parity import compare_rounds, to_text
+    from openfl_flows.taskrunner.rehearsal import rehearse
+
+    config = compose(options.overrides)
+    config["runtime"]["quiet"] = config["runtime"]["quiet"] or options.quiet
+    out = Path(config["out"])
+    simulated = simulate_experiment(Experiment.from_config(config), out / "simulation")
+    export_workspace(config, out / "workspace")
+    rehearsed = rehearse(out / "workspace", out=out / "rehearsal", quiet=options.quiet)
+    rows = compare_rounds(simulated, rehearsed)
+    print(to_text(rows, a="simulated", b="rehearsed"))
+    if different := [row.round for row in rows if not row.equal]:
+        raise ValueError(
+            f"{out}: simulation and federation differ first after round {different[0]}"
+        )
+
+
+def _lint(options: argparse.Namespace) -> None:
+    from openfl_flows.taskrunner.lint import check_plan
+
+    check_plan(options.workspace / "plan" / "plan.yaml")
+    print(f"{options.workspace}: nothing to object to")
+
+
+def _save(options: argparse.Namespace) -> None:
+    from openfl_flows.experiment import Experiment
+    from openfl_flows.ops.files import load_state, save_state
+    from openfl_flows.ops.run import RunDirectory
+
+    found = [
+        options.folder / place
+        for place in (".", "run", "local_state/run")
+        if (options.folder / place / "run.json").is_file()
+    ]
+    if not found:
+        raise ValueError(f"{options.folder}: no run in it, expected a run directory or a workspace")
+    run = RunDirectory.open(found[0])
+    file = run.path / f"{options.weights}.safetensors"
+    if not run.finished or not file.is_file():
+        raise ValueError(f"{file}: no such file: the run is {run.record['status']}")
+    state = load_state(file)
+    task = Experiment.from_config(run.record["config"]).task
+    out = options.out or options.folder / "saved"
+    save_state(out / f"{options.weights}.safetensors", state)
+    task.save_native(state, out / f"{options.weights}.pt")
+    print(f"digest {state.digest()}")
+    for suffix in (".safetensors", ".pt"):
+        print(f"written {out / options.weights}{suffix}")

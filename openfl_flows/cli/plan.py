@@ -1,0 +1,57 @@
+"""The plan: composed by Hydra, given on as plain values."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plan_folder() -> Path:
+    """The plan/ tree: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "plan"
+    return installed if installed.is_dir() else package.parent / "plan"
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The plan with overrides, as plain values.
+
+    Raises:
+        ValueError: An override does not fit the plan.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    with hydra.initialize_config_dir(str(plan_folder()), version_base="1.3"):
+        try:
+            return plain(hydra.compose("config", overrides=list(overrides)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(" ".join(str(error).split())) from None
+
+
+def plain(composed: Any) -> dict[str, Any]:
+    """A composed plan as plain values.
+
+    Raises:
+        ValueError: A value is missing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue
+
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key} is missing, expected a value: KEY=VALUE") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": leaf for inner, leaf in leaves(value).items()}
+        else:
+            found[key] = value
+    return found

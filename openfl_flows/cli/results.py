@@ -1,0 +1,110 @@
+"""compare, sample and report: what finished runs give."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openfl_flows.ops.run import RunDirectory
+
+
+def add_results(commands: Any) -> None:
+    """Add the commands to a parser's."""
+    _add_compare(commands)
+    _add_sample(commands)
+    report = commands.add_parser("report", help="write report.html of a run again")
+    report.add_argument("run_directory", metavar="RUN", type=Path)
+    report.set_defaults(run=_report)
+
+
+def show_run(run: "RunDirectory") -> None:
+    """Draw a finished run's molecules, write its report, and print what it came to."""
+    from openfl_flows.report.html import write_report
+    from openfl_flows.report.samples import draw_samples
+
+    draw_samples(run.path / "samples")
+    for name, value in run.record["metrics"].items():
+        print(f"{name:>20}  {value:.4f}")
+    print(f"digest {run.record['digest']}")
+    print(f"report {write_report(run.path)}")
+
+
+def _add_compare(commands: Any) -> None:
+    text = "table of two sets of finished runs: means, %%-differences, intervals over seeds"
+    command = commands.add_parser("compare", help=text, description=text)
+    command.add_argument("a", metavar="A", help="run directories, comma-separated: e.g. federated")
+    command.add_argument("b", metavar="B", help="those to compare with: e.g. centralized")
+    command.add_argument("--metrics", help="comma-separated names; the paper's by default")
+    command.add_argument("--out", type=Path, help="write table.md, table.csv and table.html here")
+    command.set_defaults(run=_compare)
+
+
+def _add_sample(commands: Any) -> None:
+    text = "draw molecules from a finished run"
+    command = commands.add_parser("sample", help=text, description=text)
+    command.add_argument("run_directory", metavar="RUN", type=Path)
+    command.add_argument("--num", type=int, default=64, help="molecules to draw (64)")
+    command.add_argument("--steps", type=int, help="denoising steps (all)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--weights", choices=("model", "ema"), default="model")
+    command.add_argument("--mu", type=float, help="guide toward this dipole in Debye")
+    command.add_argument("--homo", type=float, help="guide toward this orbital energy in eV")
+    command.add_argument("--strength", type=float, default=10.0, help="of the guidance (10)")
+    command.add_argument("--out", type=Path, help="folder to write to (RUN/drawn)")
+    command.set_defaults(run=_sample)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from openfl_flows.ops.files import write_atomically
+    from openfl_flows.report.compare import compare
+
+    a, b = ([Path(folder) for folder in side.split(",")] for side in (options.a, options.b))
+    metrics = options.metrics.split(",") if options.metrics else None
+    table = compare(a, b, metrics)
+    print(table.to_markdown())
+    if options.out:
+        for name, text in (
+            ("table.md", table.to_markdown()),
+            ("table.csv", table.to_csv()),
+            ("table.html", table.to_html()),
+        ):
+            write_atomically(options.out / name, text.encode())
+        print(f"written to {options.out}")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from openfl_flows.experiment import Experiment
+    from openfl_flows.learners.digress_task import DigressTask
+    from openfl_flows.ops.files import load_state
+    from openfl_flows.ops.run import RunDirectory
+    from openfl_flows.report.samples import draw_samples
+
+    if (options.mu is None) != (options.homo is None):
+        raise ValueError("guidance needs both --mu and --homo")
+    run = RunDirectory.open(options.run_directory)
+    out = options.out or run.path / "drawn"
+    state = load_state(run.path / f"{options.weights}.safetensors")
+    task = Experiment.from_config(run.record["config"]).task
+    if not isinstance(task, DigressTask):
+        raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    sampling = dataclasses.replace(
+        task.sampling,
+        num=options.num,
+        steps=options.steps,
+        target=None if options.mu is None else (options.mu, options.homo),
+        strength=options.strength,
+    )
+    found = task.draw(state, out, sampling, seed=options.seed)
+    draw_samples(out)
+    for name, mean in found.items():
+        print(f"{name:>20}  {mean.value:.4f}")
+    print(f"molecules in {out}: " + ", ".join(sorted(file.name for file in out.iterdir())))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from openfl_flows.report.html import write_report
+    from openfl_flows.report.samples import draw_samples
+
+    draw_samples(options.run_directory / "samples")
+    print(f"report {write_report(options.run_directory)}")

@@ -1,0 +1,67 @@
+"""Which updates the aggregator takes: of the model's shape, finite, and of a plausible size."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from openfl_flows.state import Array
+
+
+def update_norm(site: str, model: Mapping[str, Array], update: Mapping[str, Array]) -> float:
+    """L2 norm of the change that an update makes to the model, summed in float64.
+
+    Args:
+        site: Who sent it, for the message.
+        model: The global model's tensors or buckets.
+        update: The site's.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected, of another shape or element type, or holds NaN
+            or infinity.
+    """
+    for name in sorted(model.keys() | update.keys()):
+        if name not in update or name not in model:
+            what = "misses" if name in model else "has an unexpected"
+            raise ValueError(f"update of {site!r} refused: it {what} tensor {name!r}")
+    total = 0.0
+    for name, own in model.items():
+        new = update[name]
+        if (new.shape, new.dtype) != (own.shape, own.dtype):
+            raise ValueError(
+                f"update of {site!r} refused: tensor {name!r} is {new.dtype}{new.shape}, "
+                f"expected {own.dtype}{own.shape}"
+            )
+        if not np.issubdtype(own.dtype, np.floating):
+            continue
+        square = float(np.square(new - own, dtype=np.float64).sum())
+        if not math.isfinite(square):
+            bad = int(new.size - np.isfinite(new).sum())
+            raise ValueError(
+                f"update of {site!r} refused: tensor {name!r} has {bad} NaN or infinite of "
+                f"{new.size} values"
+            )
+        total += square
+    return math.sqrt(total)
+
+
+def lower_median(norms: Iterable[float]) -> float:
+    """The middle of the norms above 0, the lower one of two; 0 where there is none.
+
+    A minority of sites cannot move it far, neither up nor down.
+    """
+    ordered = sorted(norm for norm in norms if norm > 0)
+    return ordered[(len(ordered) - 1) // 2] if ordered else 0.0
+
+
+def check_proportion(site: str, norm: float, reference: float, max_ratio: float) -> None:
+    """Make sure that the norm of an update is in proportion to the others'.
+
+    Raises:
+        ValueError: It is more than ``max_ratio`` times ``reference``.
+    """
+    if norm > max_ratio * reference:
+        raise ValueError(
+            f"update of {site!r} refused: its norm {norm:.4g} is {norm / reference:.3g} times that "
+            f"of the others ({reference:.4g}), expected at most {max_ratio:g} times"
+        )

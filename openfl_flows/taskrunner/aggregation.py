@@ -1,0 +1,179 @@
+"""The aggregation function of OpenFL: any join, with its state and the run directory."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openfl.interface.aggregation_functions.core import AggregationFunction
+from openfl.utilities import LocalTensor
+
+from openfl_flows.joins.recipes import build_ema, build_join
+from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
+from openfl_flows.ops.run import Mode, RunDirectory
+from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.wire import from_buckets, from_model_tensors, means_of, to_buckets
+from openfl_flows.update import Update
+
+RECEIVED, TRAINED, VALIDATED = (
+    "aggregated_model_validation",
+    "train",
+    "locally_tuned_model_validation",
+)
+"""The tasks of a round, in order."""
+
+
+class JoinAggregation(AggregationFunction):
+    """Joins whole models, once per round, and commits the round to a run directory.
+
+    OpenFL calls an aggregation function once for every tensor, keeps none of its state, and calls
+    it again for the same round after a restart. The first call of a round therefore gathers all
+    sites' buckets and metrics from the tensor database, joins and commits them; the other calls,
+    and any after a restart, give what is committed.
+
+    Args:
+        join: Name and options of the join, as in the plan's group ``join``.
+        ema: Name and options of the moving average, as in the plan's group ``ema``.
+        run: The run directory.
+
+    Raises:
+        ValueError: A name is unknown, or an option does not belong to it.
+    """
+
+    def __init__(
+        self,
+        join: Mapping[str, Any],
+        ema: Mapping[str, Any] | None = None,
+        run: str = "local_state/run",
+    ) -> None:
+        super().__init__()
+        self._join = build_join(**join)
+        self._ema = build_ema(**ema) if ema else None
+        self._path = Path(run)
+        self._aggregation: Aggregation | None = None
+        self._joined: tuple[int, dict[str, Array]] | None = None
+
+    def open(
+        self,
+        initial: Mapping[str, Array],
+        *,
+        config: Mapping[str, Any],
+        rounds: int,
+        best: tuple[str, Mode] | None = None,
+    ) -> RunDirectory:
+        """Go on with the run directory, or start it.
+
+        Args:
+            initial: The tensors of the initial model's file.
+            config: What the run is made from, for its record.
+            rounds: Number of the last round.
+            best: Metric that tells the best model, and ``min`` or ``max``.
+
+        Raises:
+            ValueError: The run directory is of another run, or damaged.
+        """
+        average = self._ema is not None
+        if (self._path / "run.json").exists():
+            self.run = RunDirectory.resume(
+                self._path, rounds=rounds, average=average, config=config
+            )
+            self.run.go_on()
+        else:
+            model = from_model_tensors(initial)
+            first = initial_checkpoint(model, self._join, average=average)
+            self.run = RunDirectory.create(self._path, config=config, initial=first, best=best)
+        self._aggregation = Aggregation(self.run, self._join, self._ema)
+        return self.run
+
+    def call(
+        self,
+        local_tensors: list[LocalTensor],
+        db_iterator: Iterable[Any],
+        tensor_name: str,
+        fl_round: int,
+        tags: tuple[str, ...],
+    ) -> Array:
+        """The next global value of one bucket; of any other tensor the weighted mean.
+
+        Args:
+            local_tensors: The sites' tensors of this name, with weights that sum to 1.
+            db_iterator: All rows of the tensor database.
+            tensor_name: The bucket.
+            fl_round: OpenFL's round, from 0.
+            tags: What the tensor is.
+
+        Raises:
+            ValueError: An update is refused.
+        """
+        if "trained" not in tags:
+            weights = [local.weight for local in local_tensors]
+            return np.asarray(
+                np.average([local.tensor for local in local_tensors], axis=0, weights=weights)
+            )
+        if self._joined is None or self._joined[0] != fl_round:
+            self._joined = None
+            sites = sorted(local.col_name for local in local_tensors)
+            self._joined = (
+                fl_round,
+                to_buckets(self._join_round(list(db_iterator), sites, fl_round)),
+            )
+        return self._joined[1][tensor_name]
+
+    def _join_round(self, rows: list[Any], sites: list[str], fl_round: int) -> State:
+        if self._aggregation is None:
+            initial = {
+                row["tensor_name"]: row["nparray"] for row in rows if row["tags"] == ("model",)
+            }
+            self.open(initial, config={}, rounds=fl_round + 1)
+        assert self._aggregation is not None
+        if self.run.round == fl_round + 1:
+            return self.run.model()
+        if self.run.round != fl_round:
+            raise ValueError(f"{self._path} has {self.run.round} rounds, expected {fl_round}")
+        model = self.run.model()
+        own = [row for row in rows if row["round"] == fl_round]
+        contributions = [contribution(site, model, own) for site in sites]
+        return self._aggregation.join(model, contributions)
+
+
+def contribution(site: str, model: State, rows: Iterable[Any]) -> Contribution:
+    """Put together what one site sent in one round.
+
+    Args:
+        site: Its name.
+        model: The global model that the round began with.
+        rows: The rows of the tensor database of that round.
+
+    Raises:
+        ValueError: A bucket is missing or does not fit the model.
+    """
+    found = sent_by(site, rows)
+    facts = {task: found[frozenset(("fact", task))] for task in (RECEIVED, TRAINED, VALIDATED)}
+    sums = {task: means_of(found[frozenset(("sums", task))]) for task in facts}
+    frozen = {name: model[name] for name in model.frozen}
+    return Contribution(
+        update=Update(
+            site=site,
+            state=from_buckets(found[frozenset(("trained",))], model.spec, frozen),
+            num_samples=int(facts[TRAINED]["num_samples"]),
+            num_steps=int(facts[TRAINED]["num_steps"]),
+        ),
+        received=sums[RECEIVED],
+        trained=sums[TRAINED],
+        validated=sums[VALIDATED],
+        seconds={
+            "local_model_validation" if task == VALIDATED else task: float(fact["seconds"])
+            for task, fact in facts.items()
+        },
+        peak_rss_bytes=int(max(fact["peak_rss_bytes"] for fact in facts.values())),
+    )
+
+
+def sent_by(site: str, rows: Iterable[Any]) -> dict[frozenset[str], dict[str, Array]]:
+    """What one site sent: by tags, which OpenFL mixes with the site's name, then by name."""
+    found: dict[frozenset[str], dict[str, Array]] = defaultdict(dict)
+    for row in rows:
+        if site in row["tags"]:
+            found[frozenset(row["tags"]) - {site}][row["tensor_name"]] = row["nparray"]
+    return found

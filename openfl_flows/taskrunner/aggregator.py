@@ -1,0 +1,356 @@
+"""The aggregator of OpenFL, made to survive: what matters is on disk, and what comes is checked."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openfl.component.aggregator.aggregator import Aggregator as OpenFLAggregator
+from openfl.protocols import utils
+from openfl.utilities import TaskResultKey, TensorKey
+
+from openfl_flows.metrics.mean import merge, values
+from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
+from openfl_flows.ops.events import EventFiles
+from openfl_flows.ops.files import write_atomically
+from openfl_flows.ops.inbox import Inbox, Result
+from openfl_flows.ops.run import Mode, RunDirectory
+from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.aggregation import TRAINED, JoinAggregation, sent_by
+from openfl_flows.taskrunner.lint import check_plan
+from openfl_flows.taskrunner.status import Status
+from openfl_flows.taskrunner.wire import (
+    AVERAGE,
+    means_of,
+    to_buckets,
+    to_model_tensors,
+)
+from openfl_flows.taskrunner.workspace import federation_id, read_workspace
+
+logger = logging.getLogger(__name__)
+
+FINAL, FINAL_AVERAGE = "final_model_validation", "final_average_validation"
+"""The tasks of the round after the last."""
+
+_OURS = frozenset({"metric", "trained"})
+_DATA_SIZE = "data_size"
+_UPDATE = frozenset({"trained", TRAINED})
+
+
+class Aggregator(OpenFLAggregator):
+    """OpenFL's aggregator on a run directory.
+
+    OpenFL's own checkpoint grows by the model every round, keeps nothing of a join's state, and
+    takes the higher score as the better one. Here the run directory is the truth: a round exists
+    once it is committed there, results of the round at hand wait in an inbox on disk, and the best
+    model is the one that the plan's metric says. A restarted aggregator goes on from there.
+
+    Args:
+        run: The run directory, relative to the workspace.
+        best: Metric that tells the best model, and ``min`` or ``max``.
+        poll_seconds: How long an idle site waits before it asks again.
+        patience_seconds: Silence of a site after which the operator is told.
+        max_norm_ratio: Refuse an update whose norm is more than this many times the lower median
+            of the round before (in the first round: of the round itself); None to take any.
+        federation_uuid: OpenFL's, which holds 32 bits of the plan's hash.
+        settings: All else goes to OpenFL's aggregator.
+
+    Raises:
+        ValueError: The plan is not safe, or the run directory is damaged or of another run.
+    """
+
+    def __init__(
+        self,
+        *,
+        federation_uuid: str,
+        run: str = "local_state/run",
+        best: tuple[str, Mode] | None = None,
+        poll_seconds: int = 5,
+        patience_seconds: float = 600,
+        max_norm_ratio: float | None = 10.0,
+        **settings: Any,
+    ) -> None:
+        check_plan(Path("plan") / "plan.yaml")
+        self._poll_seconds = poll_seconds
+        self._grace_seconds = 10 + 2 * poll_seconds
+        self._max_norm_ratio = max_norm_ratio
+        self._best = best
+        self._rounds = settings["rounds_to_train"] - 1
+        self._joining = settings["assigner"].get_aggregation_type_for_task(TRAINED)
+        assert isinstance(self._joining, JoinAggregation)
+        self._inbox = Inbox(Path(run).parent / "inbox")
+        self._norms: dict[str, float] = {}
+        self._told: dict[str, str] = {}
+        super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
+        self._status = Status(
+            Path(run).parent / "status.json",
+            sites=self.authorized_cols,
+            rounds=self._rounds,
+            patience_seconds=patience_seconds,
+        )
+        self._begin_round()
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run directory."""
+        opened: RunDirectory = self._joining.run
+        return opened
+
+    def get_tasks(self, collaborator_name: str) -> tuple[Any, int, int, bool]:
+        """What a site has to do, or how long to wait.
+
+        Raises:
+            ValueError: The site's last update was refused.
+        """
+        self._status.heard(collaborator_name)
+        if collaborator_name in self._told:
+            raise ValueError(self._told.pop(collaborator_name))
+        tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
+        return tasks, round_, min(sleep, self._poll_seconds), quits
+
+    def get_aggregated_tensor(self, *args: Any, **kwargs: Any) -> Any:
+        """One bucket of the global model."""
+        tensor = super().get_aggregated_tensor(*args, **kwargs)
+        requested_by = kwargs.get("requested_by") or args[-1]
+        self._status.heard(requested_by, down=len(tensor.data_bytes))
+        return tensor
+
+    def valid_collaborator_cn_and_id(
+        self, cert_common_name: str, collaborator_common_name: str
+    ) -> bool:
+        """Whether a certificate may speak for a site; who may not is told to the operator."""
+        valid: bool = super().valid_collaborator_cn_and_id(
+            cert_common_name, collaborator_common_name
+        )
+        if not valid:
+            logger.error(
+                "Refused: a certificate of %r speaks for %r, expected its own name, one of %s",
+                cert_common_name, collaborator_common_name, ", ".join(self.authorized_cols),
+            )  # fmt: skip
+        return valid
+
+    def send_local_task_results(
+        self,
+        collaborator_name: str,
+        round_number: int,
+        task_name: str,
+        data_size: int,
+        named_tensors: Sequence[Any],
+    ) -> None:
+        """Take a site's result of one task.
+
+        Raises:
+            ValueError: It is refused; the message says why.
+        """
+        self._status.heard(collaborator_name, up=sum(len(t.data_bytes) for t in named_tensors))
+        awaited = (
+            round_number == self.round_number
+            and not self._time_to_quit()
+            and task_name in self.assigner.get_all_tasks_for_round(round_number)
+            and not self._collaborator_task_completed(collaborator_name, task_name, round_number)
+        )
+        if not awaited:
+            logger.warning(
+                "Result of %r for %s of round %d is not awaited: ignored",
+                collaborator_name, task_name, round_number + 1,
+            )  # fmt: skip
+            return
+        result = Result(collaborator_name, task_name, self._decoded(data_size, named_tensors))
+        try:
+            self._admit(result)
+        except ValueError as error:
+            self._status.refused(collaborator_name, str(error))
+            raise
+        result = self._inbox.put(round_number, result)
+        try:
+            self._take(result)
+        except (ValueError, OSError, AssertionError):
+            # Nobody would notice in this thread. All that came is in the inbox for a new start.
+            logger.critical("The round cannot be ended; the aggregator stops", exc_info=True)
+            os._exit(1)
+
+    def _load_initial_tensors(self) -> None:
+        """Open the run directory, or start it from the model file; serve its model."""
+        initial, _ = utils.deconstruct_model_proto(self.model, self.compression_pipeline)
+        self.model: Any = None
+        run = self._joining.open(
+            initial,
+            config=read_workspace(Path.cwd()).config,
+            rounds=self._rounds,
+            best=self._best and (self._best[0], self._best[1]),
+        )
+        self.round_number = self._rounds + 1 if run.finished else run.round
+        buckets = to_buckets(run.model())
+        self._bucket_names = tuple(buckets)
+        self._serve(buckets)
+
+    def _begin_round(self) -> None:
+        """Forget the rounds before, and take what arrived of this one before a restart."""
+        rows = self.tensor_db.tensor_db
+        self.tensor_db.tensor_db = rows[rows["round"] >= self.round_number].reset_index(drop=True)
+        self._inbox.clear(before=self.round_number)
+        self._reference_norm, self._norms = lower_median(self._norms.values()), {}
+        if self._time_to_quit():
+            self._finish_serving()
+            return
+        if self.round_number == self._rounds and (average := self.run.average()) is not None:
+            self._serve(to_buckets(average, AVERAGE))
+        seconds = [record["seconds"] for record in self.run.record["rounds"]]
+        tasks = self.assigner.get_all_tasks_for_round(self.round_number)
+        self._status.begin(self.round_number + 1, tasks, seconds)
+        round_number = self.round_number
+        for result in list(self._inbox.results(round_number)):
+            if result.site in self.authorized_cols and round_number == self.round_number:
+                self._admit(result)
+                self._take(result)
+
+    def _serve(self, buckets: Mapping[str, Array]) -> None:
+        self.tensor_db.cache_tensor(
+            {self._model_key(name, self.round_number): array for name, array in buckets.items()}
+        )
+
+    def _model_key(self, name: str, round_number: int) -> TensorKey:
+        return TensorKey(name, self.uuid, round_number, False, ("model",))
+
+    def _decoded(self, data_size: int, named_tensors: Sequence[Any]) -> dict[str, Array]:
+        """Arrays as views of the message's bytes, under keys for the inbox."""
+        decoded = {_DATA_SIZE: np.array([data_size])}
+        for tensor in named_tensors:
+            metadata = [{"int_list": proto.int_list} for proto in tensor.transformer_metadata]
+            tags = [tag for tag in tensor.tags if tag != "compressed"]
+            key = json.dumps([tensor.name, tensor.report, tags])
+            decoded[key] = self.compression_pipeline.backward(tensor.data_bytes, metadata)
+        return decoded
+
+    def _keyed(self, result: Result) -> dict[TensorKey, Array]:
+        """The result's tensors as OpenFL's database has them, tagged with the site."""
+        keyed = {}
+        for key, array in result.tensors.items():
+            if key == _DATA_SIZE:
+                continue
+            name, report, tags = json.loads(key)
+            tags = tuple(sorted((*tags, result.site)))
+            keyed[TensorKey(name, self.uuid, self.round_number, report, tags)] = array
+        return keyed
+
+    def _admit(self, result: Result) -> None:
+        """Refuse an update of another spec, of another model, not finite, or out of proportion."""
+        if result.task != TRAINED:
+            return
+        trained, fact = {}, {}
+        for key, array in self._keyed(result).items():
+            if "trained" in key.tags:
+                trained[key.tensor_name] = array
+            elif "fact" in key.tags:
+                fact[key.tensor_name] = array
+        trained_from, expected = fact["trained_from"].tobytes().hex(), self.run.record["digest"]
+        if trained_from != expected:
+            raise ValueError(
+                f"update of {result.site!r} refused: it was trained from the model "
+                f"{trained_from[:12]}, expected {expected[:12]}: the sites' plans or code differ"
+            )
+        model = {
+            name: self.tensor_db.get_tensor_from_cache(self._model_key(name, self.round_number))
+            for name in self._bucket_names
+        }
+        norm = update_norm(result.site, model, trained)
+        self._check_proportion(result.site, norm, self._reference_norm)
+        self._norms[result.site] = norm
+
+    def _take(self, result: Result) -> None:
+        """What OpenFL does with a result that it has decoded; the round ends with the last one."""
+        keyed = self._keyed(result)
+        self.tensor_db.cache_tensor(keyed)
+        task = TaskResultKey(result.task, result.site, self.round_number)
+        self.collaborator_task_weight[task] = int(result.tensors[_DATA_SIZE][0])
+        # What OpenFL aggregates; the rest is for the join and for the record.
+        self.collaborator_tasks_results[task] = [
+            key for key in keyed if not _OURS.isdisjoint(key.tags)
+        ]
+        self._status.done(result.site, result.task)
+        self._is_collaborator_done(result.site, self.round_number)
+        self._end_of_round_with_stragglers_check()
+
+    def _end_of_round_check(self) -> None:
+        """Join, or measure the end; then begin the next round."""
+        if self.round_number == self._rounds:
+            self._finish_run()
+        elif self._refuse_outliers():
+            return
+        super()._end_of_round_check()
+        self._begin_round()
+
+    def _refuse_outliers(self) -> bool:
+        """In a first round only the updates themselves tell what is in proportion."""
+        reference = lower_median(self._norms[site] for site in self.collaborators_done)
+        refused = False
+        for site in sorted(self._norms):
+            try:
+                self._check_proportion(site, self._norms[site], reference)
+            except ValueError as error:
+                refused = True
+                self._take_back(site, str(error))
+        return refused
+
+    def _check_proportion(self, site: str, norm: float, reference: float) -> None:
+        if self._max_norm_ratio is not None and reference:
+            check_proportion(site, norm, reference, self._max_norm_ratio)
+
+    def _take_back(self, site: str, reason: str) -> None:
+        """Undo the taking of an update; its site is told when it calls next."""
+        self._status.refused(site, reason)
+        self._told[site] = reason
+        del self._norms[site]
+        self._inbox.remove(self.round_number, site, TRAINED)
+        task = TaskResultKey(TRAINED, site, self.round_number)
+        self.collaborator_tasks_results.pop(task)
+        self.collaborators_done.remove(site)
+        rows = self.tensor_db.tensor_db
+        sent = rows["tags"].map(lambda tags: site in tags and not _UPDATE.isdisjoint(tags))
+        self.tensor_db.tensor_db = rows[~sent].reset_index(drop=True)
+
+    def _prepare_trained(
+        self, tensor_name: str, origin: str, round_number: int, report: bool, agg_results: Array
+    ) -> None:
+        """Serve a joined bucket in the next round. OpenFL would keep it in four forms."""
+        key = self._model_key(tensor_name, round_number + 1)
+        self.tensor_db.cache_tensor({key: agg_results})
+
+    def _save_model(self, round_number: int, file_path: str) -> None:
+        """Nothing: the join has committed the round, and the run directory knows the best one."""
+
+    def _finish_run(self) -> None:
+        """Pool what the sites measured of the finished model, and close the run."""
+        rows = [row for row in self.tensor_db._iterate() if row["round"] == self.round_number]
+        sent = [sent_by(site, rows) for site in sorted(self.collaborators_done)]
+
+        def pooled(kind: str, task: str) -> dict[str, float]:
+            return values(merge(means_of(found[frozenset((kind, task))]) for found in sent))
+
+        validated = pooled("sums", FINAL)
+        self.run.measured(validated)
+        EventFiles(self.run.path / "tensorboard").write_global(self.run.round, validated)
+        average = {f"ema_{name}": value for name, value in pooled("test", FINAL_AVERAGE).items()}
+        self.run.finish({**pooled("test", FINAL), **average})
+        self._write_model(self.run.model(), self.last_state_path)
+        self._write_model(self.run.best_model() or self.run.model(), self.best_state_path)
+
+    def _write_model(self, model: State, path: str) -> None:
+        """Write a model file of OpenFL, for ``fx model save``."""
+        proto = utils.construct_model_proto(
+            to_model_tensors(model), self.round_number, self.compression_pipeline
+        )
+        write_atomically(Path(path), proto.SerializeToString())
+
+    def _finish_serving(self) -> None:
+        """Tell every site that asks that it is over; do not wait for ever for one that is gone."""
+        self._status.write("finished")
+        grace = threading.Timer(
+            self._grace_seconds, self.quit_job_sent_to.extend, [self.authorized_cols]
+        )
+        grace.daemon = True
+        grace.start()

@@ -1,0 +1,197 @@
+"""Rehearse a federation on one machine: every party in a folder and a process of its own, mTLS.
+
+Nothing is left out: plan initialized, workspace exported and imported, certificates issued, and
+then what the parties would start on their own machines.
+"""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from openfl_flows.experiment import Experiment
+from openfl_flows.learners.base import Task
+from openfl_flows.learners.data_report import report_data
+from openfl_flows.metrics.mean import values
+from openfl_flows.ops.run import RunDirectory
+from openfl_flows.pki.authority import create_authority, issue_party
+from openfl_flows.taskrunner.export import export_workspace
+from openfl_flows.taskrunner.live_table import LiveTable
+from openfl_flows.taskrunner.parties import Launch, Party, launch_fx, run_fx, run_parties
+from openfl_flows.taskrunner.workspace import read_workspace
+
+RUN = Path("aggregator") / "local_state" / "run"
+"""The run directory, in the folder of a rehearsal; ``run`` beside the parties is a link to it."""
+
+ADDRESS = "localhost"
+
+
+def rehearse(
+    workspace: Path,
+    *,
+    out: Path,
+    sites: int | None = None,
+    quiet: bool = False,
+    resume: bool = False,
+    launch: Launch = launch_fx,
+) -> RunDirectory:
+    """Run the federation of a workspace with all its parties on this machine.
+
+    Args:
+        workspace: An exported workspace; nothing is written into it.
+        out: Gets a folder for every party, the authority of their certificates in ``ca``, and
+            ``run``, a link to the aggregator's run directory.
+        sites: Number of sites, if other than the workspace has: all data are dealt anew.
+        quiet: Show no progress.
+        resume: Go on with the parties that ``out`` has, where they stopped.
+        launch: Starts a process.
+
+    Returns:
+        The finished run, with what only its final model can show.
+
+    Raises:
+        ValueError: The workspace cannot be used, ``out`` is taken, or a party failed.
+    """
+    out = Path(out).absolute()
+    if not resume:
+        prepare(workspace, out, sites=sites, launch=launch)
+    elif not (out / "run").is_symlink():
+        raise ValueError(f"{out}: no rehearsal to go on with, expected a folder that has 'run'")
+    experiment = Experiment.from_config(read_workspace(out / "aggregator").config)
+    parties = parties_of(out, experiment.task.sites)
+    if not (resume and _finished(out)):
+        _check_port(out / "aggregator")
+        with LiveTable(parties, quiet=quiet) as table:
+            threads = experiment.runtime.threads
+            run_parties(parties, threads=threads, launch=launch, watch=table.show)
+    if not _finished(out):
+        raise ValueError(f"all parties ended, but the run is not finished: see {parties[0].log}")
+    return _conclude(RunDirectory.open(out / "run"), experiment)
+
+
+def prepare(
+    workspace: Path, out: Path, *, sites: int | None = None, launch: Launch = launch_fx
+) -> None:
+    """Make the parties' folders as they would be on their own machines: all of them, or none.
+
+    Args:
+        workspace: An exported workspace.
+        out: A folder that does not exist or is empty.
+        sites: Number of sites, if other than the workspace has.
+        launch: Starts a process.
+
+    Raises:
+        ValueError: The workspace cannot be used, or ``out`` is taken.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} exists and is not empty: choose another folder, or resume it")
+    plan = read_workspace(workspace)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        making = Path(temporary) / "out"
+        making.mkdir()
+        if sites not in (None, len(plan.sites)):
+            workspace = making / "workspace"
+            export_workspace(_with_sites(plan.config, sites), workspace)
+            plan = read_workspace(workspace)
+        _make_aggregator(workspace, making / "aggregator", launch)
+        archive = making / "aggregator" / "aggregator.zip"
+        for site in plan.sites:
+            shutil.unpack_archive(archive, making / site)
+        _deal_data(workspace, making, Experiment.from_config(plan.config).task)
+        create_authority(making / "ca")
+        issue_party(making / "ca", making / "aggregator", aggregator=ADDRESS)
+        for site in plan.sites:
+            issue_party(making / "ca", making / site, site=site)
+        (making / "run").symlink_to(RUN)
+        making.rename(out)
+
+
+def parties_of(out: Path, sites: tuple[str, ...]) -> tuple[Party, ...]:
+    """The parties of a rehearsal, the aggregator first."""
+    aggregator = Party(
+        name="aggregator", folder=out / "aggregator", arguments=("aggregator", "start")
+    )
+    return aggregator, *(
+        Party(name=site, folder=out / site, arguments=("collaborator", "start", "-n", site))
+        for site in sites
+    )
+
+
+def _make_aggregator(workspace: Path, folder: Path, launch: Launch) -> None:
+    # No data, and nothing that an earlier federation left in the workspace.
+    folder.mkdir()
+    for part in ("plan", "src", "save"):
+        shutil.copytree(workspace / part, folder / part)
+    for part in (".workspace", "requirements.txt"):
+        shutil.copy2(workspace / part, folder / part)
+    for part in ("cert", "data", "local_state", "logs"):
+        (folder / part).mkdir()
+    file = folder / "plan" / "plan.yaml"
+    plan = yaml.safe_load(file.read_text())
+    # Another port each time, so that rehearsals may run side by side.
+    plan["network"]["settings"] |= {
+        "agg_addr": ADDRESS,
+        "agg_port": _free_port(),
+        "client_reconnect_interval": 1,
+    }
+    plan["aggregator"]["settings"]["poll_seconds"] = 1
+    file.write_text(yaml.safe_dump(plan, sort_keys=False))
+    run_fx(folder, "plan", "initialize", launch=launch)
+    run_fx(folder, "workspace", "export", launch=launch)
+
+
+def _deal_data(workspace: Path, out: Path, task: Task) -> None:
+    """Give every site its own data: those in the workspace, or its share of the plan's."""
+    for site in task.sites:
+        own, folder = workspace / "data" / site, out / site / "data" / site
+        if own.is_dir():
+            shutil.copytree(own, folder)
+        else:
+            folder.mkdir(parents=True)
+            task.write_site_data(site, folder)
+
+
+def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
+    """Add to the aggregator's record what a simulation's has: the data, and what a model draws."""
+    torch.set_num_threads(experiment.runtime.threads)
+    task = experiment.task
+    report_data(task, task.composition(), run.path)
+    drawn = values(task.evaluate(run.model(), run.path / "samples"))
+    run.finish({**run.record["metrics"], **drawn})
+    return run
+
+
+def _with_sites(config: Mapping[str, Any], sites: int | None) -> dict[str, Any]:
+    return {**config, "federation": {**config["federation"], "sites": sites}}
+
+
+def _finished(out: Path) -> bool:
+    return (out / RUN / "run.json").is_file() and RunDirectory.open(out / RUN).finished
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _check_port(aggregator: Path) -> None:
+    """Refuse a port that is taken: gRPC would share it, and the parties would meet strangers."""
+    plan = yaml.safe_load((aggregator / "plan" / "plan.yaml").read_text())
+    port = plan["network"]["settings"]["agg_port"]
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ValueError(
+                f"{aggregator / 'plan' / 'plan.yaml'}: agg_port={port} is taken: {error.strerror}"
+            ) from None

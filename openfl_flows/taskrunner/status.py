@@ -1,0 +1,159 @@
+"""What an operator sees of a running aggregator: its status file, and warnings of missing sites."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from openfl_flows.ops.files import write_json
+
+logger = logging.getLogger(__name__)
+
+CHOICES = (
+    "wait; or restart the site, which goes on where it was; or stop the aggregator, take the site "
+    "out of plan/cols.yaml and start it again: the round goes on without the site, and the record "
+    "of the run says so"
+)
+
+
+@dataclass(kw_only=True)
+class SiteStatus:
+    """What is known of one site.
+
+    Attributes:
+        last_heard: Unix time of its last call; None before the first.
+        round: Round of its last result, from 1.
+        tasks: Tasks done in the round at hand.
+        bytes_up: Bytes of tensors that it sent since the aggregator started.
+        bytes_down: Bytes of tensors that it was sent.
+        refused: Why its last result was refused; None if it was not.
+    """
+
+    last_heard: float | None = None
+    round: int = 0
+    tasks: list[str] = field(default_factory=list)
+    bytes_up: int = 0
+    bytes_down: int = 0
+    refused: str | None = None
+
+
+class Status:
+    """Keeps the status file up to date and warns of sites that are not heard of.
+
+    Args:
+        path: The file.
+        sites: Names of the sites.
+        rounds: Number of the last round.
+        patience_seconds: Silence of a missing site after which the operator is told, again and
+            again until the site comes.
+    """
+
+    def __init__(
+        self, path: Path, *, sites: Sequence[str], rounds: int, patience_seconds: float
+    ) -> None:
+        self.sites = {site: SiteStatus() for site in sorted(sites)}
+        self.state = "waiting"
+        self._path = path
+        self._rounds = rounds
+        self._patience = patience_seconds
+        self._round = 1
+        self._seconds: list[float] = []
+        self._tasks: list[str] = []
+        self._since = time.time()
+        self._told = dict.fromkeys(self.sites, time.time())
+        self._lock = threading.Lock()
+        self._changed = True
+        threading.Thread(target=self._watch, name="status", daemon=True).start()
+
+    def begin(self, round_: int, tasks: Sequence[str], seconds: Sequence[float]) -> None:
+        """A round begins.
+
+        Args:
+            round_: Its number, from 1.
+            tasks: What each site has to do in it.
+            seconds: Of the finished rounds.
+        """
+        with self._lock:
+            self._round, self._tasks, self._seconds = round_, list(tasks), list(seconds)
+            self._since = time.time()
+            self.state = "waiting"
+            for site in self.sites.values():
+                site.tasks = []
+            self._changed = True
+
+    def heard(self, name: str, *, up: int = 0, down: int = 0) -> None:
+        """A site called."""
+        with self._lock:
+            site = self.sites[name]
+            site.last_heard = time.time()
+            site.bytes_up += up
+            site.bytes_down += down
+            self._changed = True
+
+    def done(self, name: str, task: str) -> None:
+        """A site's result was taken."""
+        with self._lock:
+            site = self.sites[name]
+            site.round, site.refused = self._round, None
+            site.tasks.append(task)
+            self._changed = True
+
+    def refused(self, name: str, reason: str) -> None:
+        """A site's result was refused."""
+        logger.error("%s. Fix the site and restart it; until then the round waits for it", reason)
+        with self._lock:
+            self.sites[name].refused = reason
+            self._changed = True
+
+    def write(self, state: str | None = None) -> None:
+        """Write the file now."""
+        with self._lock:
+            self.state = state or self.state
+            self._changed = False
+            document = {
+                "round": min(self._round, self._rounds),
+                "rounds": self._rounds,
+                "state": self.state,
+                "since": self._since,
+                "seconds": self._seconds,
+                "sites": {name: asdict(site) for name, site in self.sites.items()},
+            }
+            write_json(self._path, document)
+
+    def _watch(self) -> None:
+        while self.state != "finished":
+            if self._changed:
+                self.write()
+            for name in self._missing(time.time()):
+                self._tell(name)
+            time.sleep(min(1.0, self._patience / 2))
+
+    def _missing(self, now: float) -> list[str]:
+        """Sites with work left, neither heard nor spoken of for as long as patience goes."""
+        return [
+            name
+            for name, site in self.sites.items()
+            if len(site.tasks) < len(self._tasks)
+            and now - max(site.last_heard or 0, self._told[name]) > self._patience
+        ]
+
+    def _tell(self, name: str) -> None:
+        site = self.sites[name]
+        self._told[name] = time.time()
+        heard = (
+            "has not connected since the aggregator started"
+            if site.last_heard is None
+            else f"was last heard {_clock(site.last_heard)}"
+        )
+        left = ", ".join(task for task in self._tasks if task not in site.tasks)
+        logger.warning(
+            "Round %d of %d has waited since %s for site %r, which %s; left to do: %s. Choices: %s",
+            min(self._round, self._rounds), self._rounds, _clock(self._since), name, heard, left,
+            CHOICES,
+        )  # fmt: skip
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))

@@ -1,0 +1,87 @@
+"""States on OpenFL's wire: a few flat buckets a round, and a model file that explains itself."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.state import Array, Spec, State, TensorSpec, num_buckets, pack, unpack
+
+AVERAGE = "average/"
+"""Prefix of the buckets of the moving average."""
+
+_BUCKET = "bucket-"
+_FROZEN = "frozen/"
+_SPEC = "spec"
+
+
+def bucket_names(spec: Spec, prefix: str = "") -> list[str]:
+    """Names of the buckets in which a model of ``spec`` travels, without its frozen tensors."""
+    moving = Spec(t for t in spec if t.reduce != "keep")
+    return [f"{prefix}{_BUCKET}{number:04d}" for number in range(num_buckets(moving))]
+
+
+def to_buckets(state: State, prefix: str = "") -> dict[str, Array]:
+    """What travels of a model every round: all but the frozen tensors, in flat buckets."""
+    buckets = pack(state.travelling())
+    return dict(zip(bucket_names(state.spec, prefix), buckets, strict=True))
+
+
+def from_buckets(
+    buckets: Mapping[str, Array], spec: Spec, frozen: Mapping[str, Array], prefix: str = ""
+) -> State:
+    """The model of ``buckets`` with its frozen tensors, which did not travel.
+
+    Raises:
+        ValueError: A bucket is missing or unexpected, or they do not fit ``spec``.
+    """
+    names = bucket_names(spec, prefix)
+    if set(buckets) != set(names):
+        wrong = sorted(set(buckets) ^ set(names))[0]
+        raise ValueError(f"{wrong} is {'missing' if wrong in names else 'unexpected'}")
+    moving = Spec(t for t in spec if t.reduce != "keep")
+    travelled = unpack([np.asarray(buckets[name]) for name in names], moving)
+    return State({**travelled, **frozen}, frozen=tuple(frozen))
+
+
+def to_model_tensors(state: State) -> dict[str, Array]:
+    """A whole model as tensors of an OpenFL model file: buckets, frozen tensors and the spec.
+
+    The aggregator rebuilds the model from the file alone, without any code of the model.
+    """
+    rows = [[t.name, list(t.shape), t.dtype, t.reduce] for t in state.spec]
+    return {
+        **to_buckets(state),
+        **{f"{_FROZEN}{name}": state[name] for name in state.frozen},
+        _SPEC: np.frombuffer(json.dumps(rows).encode(), np.uint8),
+    }
+
+
+def from_model_tensors(tensors: Mapping[str, Array]) -> State:
+    """The model that :func:`to_model_tensors` wrote.
+
+    Raises:
+        ValueError: A tensor is missing, or they do not fit the spec.
+    """
+    if _SPEC not in tensors:
+        raise ValueError(f"no tensor {_SPEC!r}: not a model file of this package")
+    rows: list[Any] = json.loads(np.asarray(tensors[_SPEC]).tobytes())
+    spec = Spec(
+        TensorSpec(name=name, shape=tuple(shape), dtype=dtype, reduce=reduce)
+        for name, shape, dtype, reduce in rows
+    )
+    frozen = {t.name: np.asarray(tensors[f"{_FROZEN}{t.name}"]) for t in spec if t.reduce == "keep"}
+    buckets = {name: array for name, array in tensors.items() if name.startswith(_BUCKET)}
+    return from_buckets(buckets, spec, frozen)
+
+
+def mean_array(mean: Mean) -> Array:
+    """A metric as it travels: (2,) float64, its total and its count."""
+    return np.array([mean.total, mean.count], np.float64)
+
+
+def means_of(arrays: Mapping[str, Array]) -> Means:
+    """The metrics that :func:`mean_array` wrote."""
+    return {name: Mean(*np.asarray(array).tolist()) for name, array in arrays.items()}
