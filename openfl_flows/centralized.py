@@ -15,6 +15,7 @@ from openfl_flows.metrics.mean import values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
+from openfl_flows.state import State
 
 Match = Literal["samples", "steps"]
 
@@ -27,6 +28,7 @@ def train_centralized(
     out: Path | str,
     match: Match = "samples",
     threads: int = 1,
+    initial: State | None = None,
     config: Mapping[str, Any] | None = None,
     resume: bool = False,
 ) -> RunDirectory:
@@ -40,6 +42,7 @@ def train_centralized(
         match: ``samples``: as many samples as all sites see together, so as many epochs.
             ``steps``: as many optimizer steps as one site takes, so a share of the samples.
         threads: Threads of the process.
+        initial: The model to start from; the task's own where it is None.
         config: What the run was made from, for its record.
         resume: Go on from the last whole stretch of ``out``.
 
@@ -59,8 +62,14 @@ def train_centralized(
         check_local_state(run.site("centralized"), run.round)
         run.go_on()
     else:
-        initial = Checkpoint(task.initial_state(), NOTHING, None)
-        run = RunDirectory.create(out, config=config or {}, initial=initial, kind="centralized")
+        model = task.initial_state() if initial is None else initial
+        run = RunDirectory.create(
+            out,
+            config=config or {},
+            initial=Checkpoint(model, NOTHING, None),
+            kind="centralized",
+            best=task.best_metric,
+        )
     report_data(task, table, out)
     site = Site(
         "centralized",

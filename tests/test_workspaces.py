@@ -1,6 +1,7 @@
 """The workspaces that are checked in are what the export writes."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from openfl_flows import __version__
+from openfl_flows.cli import build_parser
 from openfl_flows.cli.plan import compose
 from openfl_flows.experiment import Experiment
 from openfl_flows.taskrunner.export import export_workspace
@@ -83,3 +85,13 @@ def test_it_names_no_path_and_no_machine(name) -> None:
         text = files[file].decode()
         assert not re.findall(r"(?:^|[\s\"'=:,(])(/\w\S*)", text), file
         assert not re.findall(r"\d+(?:\.\d+){3}|\w\.(?:com|org|net|local|internal)\b", text), file
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_commands_of_its_readme_exist(name) -> None:
+    readme = (ROOT / "workspaces" / name / "README.md").read_text()
+    lines = [shlex.split(line, comments=True) for line in readme.splitlines()]
+    commands = [line[1:] for line in lines if line[:1] == ["openfl-flows"]]
+    assert len(commands) >= 6
+    for command in commands:
+        assert build_parser().parse_args(command).run

@@ -106,6 +106,7 @@ def _run_plan(command: str, config: dict[str, Any], resume: bool) -> None:
             out=config["out"],
             match=config["federation"]["match"],
             threads=experiment.runtime.threads,
+            initial=None if resume else experiment.initial_state(),
             config=config,
             resume=resume,
         )

@@ -120,7 +120,7 @@ def _open(
     else:
         model = task.initial_state() if initial is None else initial
         first = initial_checkpoint(model, join, average=ema is not None)
-        run = RunDirectory.create(out, config=config, initial=first)
+        run = RunDirectory.create(out, config=config, initial=first, best=task.best_metric)
     # A kill may have come between the record and these two.
     report_data(task, table, out)
     return run

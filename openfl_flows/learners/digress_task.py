@@ -111,7 +111,7 @@ class DigressTask:
             try:
                 NoiseProcess(self.network, self.statistics)
             except ValueError as error:
-                raise ValueError(f"model.statistics: {error}") from None
+                raise ValueError(f"statistics.{error}") from None
 
     def initial_state(self) -> State:
         """Random weights from the seed, with the statistics of all sites."""

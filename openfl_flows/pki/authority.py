@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 
 from openfl_flows.pki.certificates import (
     Key,
+    common_name,
     fingerprint,
     issuer_certificate,
     key_pem,
@@ -55,17 +56,19 @@ def create_authority(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty, expected a new folder for the CA")
+    start = start or _now()
+    end = _end(start, days)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         (temporary / "private").mkdir(mode=0o700, parents=True)
         key = new_key()
         write_atomically(_key_file(temporary, "root"), key_pem(key), SECRET)
-        root = root_certificate(key, days=days, start=start or _now())
+        root = root_certificate(key, start=start, end=end)
         write_atomically(temporary / "root.crt", pem(root))
         for role in get_args(Role):
             write_atomically(_key_file(temporary, f"{role}-ca"), key_pem(new_key()), SECRET)
-        renew_authority(temporary, days=min(days, ISSUER_DAYS), start=start)
+        renew_authority(temporary, start=start)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,23 +81,21 @@ def renew_authority(
 
     Args:
         folder: An authority, with its root's key.
-        days: How long they last from ``start``.
+        days: How long they last from ``start``, if the root lasts as long.
         start: When they become valid; now by default.
 
     Raises:
-        ValueError: A file is missing, or they would outlive the root.
+        ValueError: A file is missing, or the root has ended.
     """
     start = start or _now()
     root = read_certificate(folder / "root.crt")
     root_key = _private_key(_key_file(folder, "root"))
-    if start + dt.timedelta(days=days) > root.not_valid_after_utc:
-        raise ValueError(
-            f"days={days}: the root ends on {root.not_valid_after_utc:%Y-%m-%d}, "
-            "expected fewer days"
-        )
+    end = min(_end(start, days), root.not_valid_after_utc)
+    if end <= start:
+        raise ValueError(f"{folder}: the root has ended on {end:%Y-%m-%d}, expected a new CA")
     for role in get_args(Role):
         key = _private_key(_key_file(folder, f"{role}-ca"))
-        issuer = issuer_certificate(role, key, root, root_key, days=days, start=start)
+        issuer = issuer_certificate(role, key, root, root_key, start=start, end=end)
         write_atomically(folder / f"{role}-ca.crt", pem(issuer))
 
 
@@ -125,7 +126,13 @@ def sign(
     issuer_key = _private_key(_key_file(folder, f"{party.role}-ca"))
     root = read_certificate(folder / "root.crt")
     start = start or _now()
-    leaf = leaf_certificate(party, public_key, issuer, issuer_key, days=days, start=start)
+    end = _end(start, days)
+    if end > issuer.not_valid_after_utc:
+        raise ValueError(
+            f"days={days}: {common_name(issuer)} ends on {issuer.not_valid_after_utc:%Y-%m-%d}, "
+            "expected fewer days, or `openfl-flows pki renew` first"
+        )
+    leaf = leaf_certificate(party, public_key, issuer, issuer_key, start=start, end=end)
     entry = {
         "time": f"{_now():%Y-%m-%dT%H:%M:%SZ}",
         "role": party.role,
@@ -217,4 +224,11 @@ def _private_key(path: Path) -> Key:
 
 
 def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
+    # Certificates hold whole seconds.
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def _end(start: dt.datetime, days: int) -> dt.datetime:
+    if days < 1:
+        raise ValueError(f"days={days}, expected at least 1")
+    return start + dt.timedelta(days=days)

@@ -40,14 +40,14 @@ def pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
 
 
-def root_certificate(key: Key, *, days: int, start: dt.datetime) -> x509.Certificate:
+def root_certificate(key: Key, *, start: dt.datetime, end: dt.datetime) -> x509.Certificate:
     """The self-signed root, below which one more authority may stand.
 
     Its name carries a part of its key, so that two roots can be trusted side by side.
     """
     mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
     name = _name(f"Root CA {mark}")
-    builder = _builder(name, key.public_key(), name, key, days=days, start=start)
+    builder = _builder(name, key.public_key(), name, key, start=start, end=end)
     return _authority(builder, path_length=1).sign(key, hashes.SHA384())
 
 
@@ -57,8 +57,8 @@ def issuer_certificate(
     root: x509.Certificate,
     root_key: Key,
     *,
-    days: int,
     start: dt.datetime,
+    end: dt.datetime,
 ) -> x509.Certificate:
     """The authority that issues the certificates of one role and no others."""
     builder = _builder(
@@ -66,8 +66,8 @@ def issuer_certificate(
         key.public_key(),
         root.subject,
         root_key,
-        days=days,
         start=start,
+        end=end,
     )
     builder = builder.add_extension(x509.ExtendedKeyUsage([PURPOSE[role]]), critical=False)
     return _authority(builder, path_length=0).sign(root_key, hashes.SHA384())
@@ -79,21 +79,12 @@ def leaf_certificate(
     issuer: x509.Certificate,
     issuer_key: Key,
     *,
-    days: int,
     start: dt.datetime,
+    end: dt.datetime,
 ) -> x509.Certificate:
-    """A party's certificate; only an aggregator's has an address that a client may connect to.
-
-    Raises:
-        ValueError: It would outlive its issuer.
-    """
-    if start + dt.timedelta(days=days) > issuer.not_valid_after_utc:
-        raise ValueError(
-            f"days={days}: {common_name(issuer)} itself ends on "
-            f"{issuer.not_valid_after_utc:%Y-%m-%d}, expected fewer days, or renew it"
-        )
+    """A party's certificate; only an aggregator's has an address that a client may connect to."""
     builder = _builder(
-        _name(party.name), public_key, issuer.subject, issuer_key, days=days, start=start
+        _name(party.name), public_key, issuer.subject, issuer_key, start=start, end=end
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     for extension, critical in party_extensions(party):
@@ -185,11 +176,9 @@ def _builder(
     issuer: x509.Name,
     issuer_key: Key,
     *,
-    days: int,
     start: dt.datetime,
+    end: dt.datetime,
 ) -> x509.CertificateBuilder:
-    if days < 1:
-        raise ValueError(f"days={days}, expected at least 1")
     authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     return (
         x509.CertificateBuilder()
@@ -198,7 +187,7 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - _CLOCK_SKEW)
-        .not_valid_after(start + dt.timedelta(days=days))
+        .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(authority_key, critical=False)
     )

@@ -1,12 +1,13 @@
 import datetime as dt
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from openfl.cryptography.ca import generate_root_cert, sign_certificate
@@ -33,7 +34,6 @@ def finding(workspace: Path, party: Party) -> str | None:
 
 def test_a_party_makes_its_own_key_and_takes_what_the_authority_answers(authority, workspace):
     request = make_request(workspace, SITE)
-    assert make_request(workspace, SITE) != b""
     bundle, key = sign_request(authority, SITE, request)
     install(workspace, SITE, bundle)
     assert read_public_key(SITE.file(workspace, ".key")) == key
@@ -79,18 +79,30 @@ def _install_and_die(workspace: Path, bundle: bytes, count: int) -> None:
     install(workspace, SITE, bundle)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_killed_at_any_moment_an_installation_can_be_run_again(authority, workspace, count):
-    bundle, key = sign_request(authority, SITE, make_request(workspace, SITE))
-    process = multiprocessing.get_context("spawn").Process(
-        target=_install_and_die, args=(workspace, bundle, count)
-    )
-    process.start()
-    process.join(60)
-    assert process.exitcode == (-signal.SIGKILL if count < 4 else 0)
-    install(workspace, SITE, bundle)
-    assert read_public_key(SITE.file(workspace, ".key")) == key
-    assert finding(workspace, SITE) is None
+@pytest.mark.parametrize(("replaces", "rotation"), [(3, False), (2, True)])
+def test_killed_at_any_moment_an_installation_can_be_run_again(
+    authority, workspace, replaces, rotation
+):
+    for count in range(1, replaces + 2):
+        shutil.rmtree(workspace / "cert", ignore_errors=True)
+        if rotation:
+            issue(authority, workspace, SITE)
+        before = files(workspace)
+        bundle, key = sign_request(authority, SITE, make_request(workspace, SITE))
+        process = multiprocessing.get_context("spawn").Process(
+            target=_install_and_die, args=(workspace, bundle, count)
+        )
+        process.start()
+        process.join(60)
+        assert process.exitcode == (-signal.SIGKILL if count <= replaces else 0)
+        if rotation and count == 1:
+            assert before.items() <= files(workspace).items()
+            assert finding(workspace, SITE) is None
+        if rotation and count == 2:
+            assert "run `pki install` again" in str(finding(workspace, SITE))
+        install(workspace, SITE, bundle)
+        assert read_public_key(SITE.file(workspace, ".key")) == key
+        assert finding(workspace, SITE) is None
 
 
 def test_the_key_of_another_is_not_taken(authority, workspace):
@@ -105,7 +117,11 @@ def test_the_key_of_another_is_not_taken(authority, workspace):
 def test_a_certificate_of_another_name_or_role_is_not_taken(authority, workspace):
     for mine, signed_as, wrong in (
         (SITE, Party(role="collaborator", name="site-2"), "common name 'site-2'"),
-        (SITE, Party(role="aggregator", name="site-1"), "key usage serverAuth, expected clientAuth"),
+        (
+            SITE,
+            Party(role="aggregator", name="site-1"),
+            "key usage serverAuth, expected clientAuth",
+        ),
         (AGGREGATOR, Party(role="collaborator", name="agg.example.org"), "expected serverAuth"),
         (AGGREGATOR, Party(role="aggregator", name="other.org"), "no matching subjectAltName"),
     ):
@@ -204,9 +220,9 @@ def test_what_openfls_own_ca_signs_is_not_taken(workspace):
     path.parent.mkdir(parents=True)
     path.write_bytes(
         key.private_bytes(
-            x509.base.serialization.Encoding.PEM,
-            x509.base.serialization.PrivateFormat.PKCS8,
-            x509.base.serialization.NoEncryption(),
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
     )
     leaf = sign_certificate(request, root_key, root.subject)
