@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint sample clean
+.PHONY: demo test test-slow bench lint sample workspaces clean
 
 demo: $(READY)
 	$(VENV)/bin/openfl-flows simulate experiment=demo out=runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -33,6 +33,12 @@ lint: $(READY)
 sample: $(READY)
 	$(VENV)/bin/pip install -q '.[sample]'
 	$(VENV)/bin/python -m openfl_flows.data.make_sample --out openfl_flows/data/samples/molecules.csv
+
+# The checked-in workspaces rendered again.
+workspaces: $(READY)
+	rm -rf workspaces/digress workspaces/toy
+	$(VENV)/bin/openfl-flows export experiment=demo workspaces/digress
+	$(VENV)/bin/openfl-flows export experiment=toy workspaces/toy
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from openfl_flows.taskrunner.parties import LOG, Environment
 from tests.processes import Process
 
 TOY = ("experiment=toy", "join=diloco", "federation.rounds=3", "runtime.quiet=true")
@@ -20,19 +22,25 @@ class Party(Process):
         arguments: Of ``fx``, e.g. ``"collaborator", "start", "-n", "site-1"``.
         log: File to append output to; ``logs/fx.log`` in the folder if not given.
         die_at: Kill the process itself when it is about to put its n-th file in place.
+        environment: Variables beside those of this process.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, log: Path | None = None, die_at: int | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        log: Path | None = None,
+        die_at: int | None = None,
+        environment: Environment | None = None,
     ) -> None:
-        log = log or folder / "logs" / "fx.log"
+        log = log or folder / LOG
         log.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(_fx, folder, arguments, log=log, die_at=die_at)
+        super().__init__(_fx, folder, arguments, dict(environment or {}), log=log, die_at=die_at)
 
 
-def launch(folder: Path, arguments: Sequence[str], threads: int) -> Party:
+def launch(folder: Path, arguments: Sequence[str], environment: Environment) -> Party:
     """A :data:`openfl_flows.taskrunner.parties.Launch` that takes milliseconds."""
-    return Party(folder, *arguments)
+    return Party(folder, *arguments, environment=environment)
 
 
 def aggregator(out: Path, *, die_at: int | None = None) -> Party:
@@ -45,12 +53,14 @@ def site(out: Path, name: str, *, die_at: int | None = None) -> Party:
     return Party(out / name, "collaborator", "start", "-n", name, die_at=die_at)
 
 
-def _fx(folder: Path, arguments: tuple[str, ...]) -> None:
+def _fx(folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     from openfl.interface.cli import entry
 
     os.chdir(folder)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
+    os.environ.update(environment)
+    tempfile.tempdir = None
     sys.argv = ["fx", *arguments]
     entry()
 

@@ -17,7 +17,7 @@ from openfl_flows.taskrunner.workspace import read_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = {"digress": "demo", "toy": "toy"}
-"""Folder in workspaces/ to experiment; `make workspaces` exports them again."""
+"""Folder in workspaces/ to experiment, as in `openfl-flows export experiment=demo DIR`."""
 
 
 def checked_in(workspace: Path) -> dict[str, bytes]:
@@ -90,8 +90,7 @@ def test_it_names_no_path_and_no_machine(name) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_commands_of_its_readme_exist(name) -> None:
     readme = (ROOT / "workspaces" / name / "README.md").read_text()
-    lines = [shlex.split(line, comments=True) for line in readme.splitlines()]
-    commands = [line[1:] for line in lines if line[:1] == ["openfl-flows"]]
+    commands = re.findall(r"^openfl-flows (.*)", readme, flags=re.MULTILINE)
     assert len(commands) >= 6
     for command in commands:
-        assert build_parser().parse_args(command).run
+        assert build_parser().parse_args(shlex.split(command, comments=True)).run

@@ -1,4 +1,4 @@
-"""export, rehearse, parity, lint and save: from a plan to a real federation and back."""
+"""export, rehearse, parity, lint, pki and save: from a plan to a real federation and back."""
 
 import argparse
 import contextlib
@@ -8,6 +8,7 @@ from typing import Any
 
 from openfl_flows.cli.plan import compose
 from openfl_flows.cli.results import show_run
+from openfl_flows.pki.commands import add_pki
 
 
 def add_federation(commands: Any) -> None:
@@ -44,6 +45,8 @@ def add_federation(commands: Any) -> None:
     save.add_argument("--weights", choices=("model", "best", "ema"), default="model")
     save.add_argument("--out", type=Path, help="folder to write to (DIR/saved)")
     save.set_defaults(run=_save)
+
+    add_pki(commands).set_defaults(run=_pki)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -100,6 +103,11 @@ def _lint(options: argparse.Namespace) -> None:
 
     check_plan(options.workspace / "plan" / "plan.yaml")
     print(f"{options.workspace}: nothing to object to")
+
+
+def _pki(options: argparse.Namespace) -> None:
+    for line in options.lines(options):
+        print(line)
 
 
 def _save(options: argparse.Namespace) -> None:

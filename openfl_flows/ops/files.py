@@ -44,7 +44,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def save_state(path: Path, state: State) -> None:
     """Write ``state`` as safetensors, its digest and frozen names in the metadata, atomically."""
-    metadata = {"digest": state.digest(), "frozen": json.dumps(state.frozen)}
+    # One key: safetensors writes several in an order that changes from run to run.
+    metadata = {"state": json.dumps({"digest": state.digest(), "frozen": state.frozen})}
     with replacing(path) as temporary:
         safetensors.numpy.save_file(dict(state), temporary, metadata)
 
@@ -60,7 +61,7 @@ def load_state(path: Path) -> State:
         raise ValueError(f"{path}: no such file, expected a State in safetensors format")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            expected = (file.metadata() or {}).get("digest")
+            expected = _described(file.metadata()).get("digest")
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
     try:
@@ -83,13 +84,19 @@ def map_state(path: Path) -> State:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    frozen = header.pop("__metadata__", {}).get("frozen", "[]")
+    frozen = _described(header.pop("__metadata__", None)).get("frozen", ())
     whole = np.memmap(path, np.uint8, "r", offset=8 + length).view(np.ndarray)
     arrays = {}
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         arrays[name] = whole[start:end].view(_dtype(entry["dtype"])).reshape(entry["shape"])
-    return State(arrays, frozen=json.loads(frozen))
+    return State(arrays, frozen=frozen)
+
+
+def _described(metadata: Mapping[str, str] | None) -> Mapping[str, Any]:
+    """What :func:`save_state` wrote beside the tensors; nothing in a file from elsewhere."""
+    described: Mapping[str, Any] = json.loads((metadata or {}).get("state", "{}"))
+    return described
 
 
 def _dtype(name: str) -> np.dtype[Any]:

@@ -179,7 +179,7 @@ class Aggregator(OpenFLAggregator):
         self.model: Any = None
         run = self._joining.open(
             initial,
-            config=read_workspace(Path.cwd()).config,
+            config=read_workspace(Path()).config,
             rounds=self._rounds,
             best=self._best and (self._best[0], self._best[1]),
         )

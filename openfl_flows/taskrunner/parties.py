@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 LOG = Path("logs") / "fx.log"
@@ -60,29 +61,33 @@ class Process(Protocol):
         ...
 
 
-Launch = Callable[[Path, Sequence[str], int], Process]
-"""``launch(folder, arguments, threads)`` starts ``fx`` in ``folder``, its output in ``LOG``."""
+Environment = Mapping[str, str]
+
+Launch = Callable[[Path, Sequence[str], Environment], Process]
+"""``launch(folder, arguments, environment)`` starts ``fx`` in ``folder``, its output in ``LOG``.
+
+The environment is what it gets beside that of this process.
+"""
 
 Statuses = Mapping[str, int | None]
 """Exit statuses by party, None of those that run."""
 
 Watch = Callable[[Statuses], None]
 
+_NOTHING: Environment = MappingProxyType({})
 
-def launch_fx(folder: Path, arguments: Sequence[str], threads: int) -> Process:
+
+def launch_fx(folder: Path, arguments: Sequence[str], environment: Environment) -> Process:
     """Start the ``fx`` beside this Python, in a process group that dies with this process."""
-    environment = {
-        # All parties are on this machine: a proxy would only be in the way.
-        **{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
-        "OMP_NUM_THREADS": str(threads),
-    }
+    # All parties are on this machine: a proxy would only be in the way.
+    inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     log = folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
             [Path(sys.executable).with_name("fx"), *arguments],
             cwd=folder,
-            env=environment,
+            env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -91,36 +96,38 @@ def launch_fx(folder: Path, arguments: Sequence[str], threads: int) -> Process:
         )
 
 
-def run_fx(folder: Path, *arguments: str, launch: Launch = launch_fx) -> None:
-    """Run one ``fx`` command to its end.
+def run_fx(
+    folder: Path, *arguments: str, launch: Launch = launch_fx, environment: Environment = _NOTHING
+) -> None:
+    """Run one ``fx`` command to its end; see :func:`run_parties`.
 
     Raises:
         ValueError: It failed; the message has the last line that it wrote.
     """
     party = Party(name=f"fx {' '.join(arguments)}", folder=folder, arguments=arguments)
-    if status := _run([party], 1, launch)[party.name]:
+    if status := _run([party], launch, environment)[party.name]:
         raise ValueError(_death(party, status))
 
 
 def run_parties(
     parties: Sequence[Party],
     *,
-    threads: int = 1,
     launch: Launch = launch_fx,
+    environment: Environment = _NOTHING,
     watch: Watch = lambda statuses: None,
 ) -> None:
     """Start all parties and wait until all have ended; whatever happens, none is left running.
 
     Args:
         parties: The first of them is the aggregator.
-        threads: Threads of one process.
         launch: Starts a process.
+        environment: Variables for all of them, beside those of this process.
         watch: Called a few times a second.
 
     Raises:
         ValueError: A party ended with another status than 0, or did not end with the aggregator.
     """
-    statuses = _run(parties, threads, launch, watch)
+    statuses = _run(parties, launch, environment, watch)
     for party in parties:
         if status := statuses[party.name]:
             raise ValueError(f"{_death(party, status)} (see {party.log})")
@@ -134,8 +141,8 @@ def run_parties(
 
 def _run(
     parties: Sequence[Party],
-    threads: int,
     launch: Launch,
+    environment: Environment,
     watch: Watch = lambda statuses: None,
 ) -> Statuses:
     """Run until all have ended, one has failed, or the rest is too late; then stop the rest."""
@@ -144,7 +151,7 @@ def _run(
     with _terminated_as_interrupted():
         try:
             for party in parties:
-                processes[party.name] = launch(party.folder, party.arguments, threads)
+                processes[party.name] = launch(party.folder, party.arguments, environment)
             while True:
                 statuses = {name: process.poll() for name, process in processes.items()}
                 watch(statuses)

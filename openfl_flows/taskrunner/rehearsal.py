@@ -4,6 +4,7 @@ Nothing is left out: plan initialized, workspace exported and imported, certific
 then what the parties would start on their own machines.
 """
 
+import logging
 import shutil
 import socket
 import tempfile
@@ -30,6 +31,8 @@ RUN = Path("aggregator") / "local_state" / "run"
 """The run directory, in the folder of a rehearsal; ``run`` beside the parties is a link to it."""
 
 ADDRESS = "localhost"
+
+_log = logging.getLogger(__name__)
 
 
 def rehearse(
@@ -68,8 +71,8 @@ def rehearse(
     if not (resume and _finished(out)):
         _check_port(out / "aggregator")
         with LiveTable(parties, quiet=quiet) as table:
-            threads = experiment.runtime.threads
-            run_parties(parties, threads=threads, launch=launch, watch=table.show)
+            environment = {"OMP_NUM_THREADS": str(experiment.runtime.threads)}
+            run_parties(parties, launch=launch, environment=environment, watch=table.show)
     if not _finished(out):
         raise ValueError(f"all parties ended, but the run is not finished: see {parties[0].log}")
     return _conclude(RunDirectory.open(out / "run"), experiment)
@@ -144,7 +147,9 @@ def _make_aggregator(workspace: Path, folder: Path, launch: Launch) -> None:
     plan["aggregator"]["settings"]["poll_seconds"] = 1
     file.write_text(yaml.safe_dump(plan, sort_keys=False))
     run_fx(folder, "plan", "initialize", launch=launch)
-    run_fx(folder, "workspace", "export", launch=launch)
+    # It leaves its copy of the workspace behind.
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        run_fx(folder, "workspace", "export", launch=launch, environment={"TMPDIR": temporary})
 
 
 def _deal_data(workspace: Path, out: Path, task: Task) -> None:
@@ -162,9 +167,14 @@ def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
     """Add to the aggregator's record what a simulation's has: the data, and what a model draws."""
     torch.set_num_threads(experiment.runtime.threads)
     task = experiment.task
-    report_data(task, task.composition(), run.path)
-    drawn = values(task.evaluate(run.model(), run.path / "samples"))
-    run.finish({**run.record["metrics"], **drawn})
+    try:
+        report_data(task, task.composition(), run.path)
+        drawn = values(task.evaluate(run.model(), run.path / "samples"))
+    except ValueError as error:
+        # The sites have their data; those of the plan need not be here.
+        _log.warning("%s: nothing is drawn from the model and judged: %s", run.path, error)
+    else:
+        run.finish({**run.record["metrics"], **drawn})
     return run
 
 

@@ -12,7 +12,6 @@ from openfl_flows.taskrunner.rehearsal import prepare
 from tests.fx_processes import TOY, launch
 
 
-
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``prepared(*overrides)``: the parties' folders of a plan; the same ones at every call."""

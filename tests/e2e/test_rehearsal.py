@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from openfl_flows.cli.plan import compose
+from openfl_flows.data.source import SAMPLE
 from openfl_flows.experiment import Experiment
 from openfl_flows.flows.simulation import simulate_experiment
 from openfl_flows.ops.run import RunDirectory
@@ -85,10 +86,27 @@ def test_other_numbers_of_sites(tmp_path: Path):
     assert_parity(run, expected, rounds=3)
 
 
+def test_what_the_plan_has_elsewhere_is_not_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    plan = (*DIGRESS, "federation.rounds=1", "data=csv", f"data.path={SAMPLE}")
+    run = rehearsed(tmp_path, launch, *plan)
+    assert "molecules.csv: no such file" in caplog.text
+    assert run.finished
+    assert not (run.path / "samples").exists()
+    expected = simulated(tmp_path / "simulation", *plan)
+    assert [row.equal for row in compare_rounds(run, expected)] == [True, True]
+    assert run.record["metrics"].items() <= expected.record["metrics"].items()
+    assert write_report(run.path).is_file()
+
+
 def test_the_aggregator_has_no_data_and_the_sites_no_key_but_their_own(
     federation: Callable[..., Path],
 ):
     parties = federation(*DIGRESS)
+    assert {path.name for path in parties.iterdir()} == {
+        "aggregator", "ca", "run", "site-1", "site-2",
+    }  # fmt: skip
     assert not list((parties / "aggregator" / "data").iterdir())
     for site, other in (("site-1", "site-2"), ("site-2", "site-1")):
         assert [path.name for path in (parties / site / "data").iterdir()] == [site]

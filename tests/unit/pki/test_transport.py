@@ -8,10 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives import serialization
 from openfl.transport.grpc.common import create_grpc_server, create_tls_channel
 
-from openfl_flows.pki.authority import create_authority, issue
-from openfl_flows.pki.party import CHAIN
+from openfl_flows.pki.authority import create_authority, issue, read_certificate
+from openfl_flows.pki.certificates import key_pem, leaf_certificate, new_key, pem
+from openfl_flows.pki.party import CHAIN, install
 from openfl_flows.pki.plan import Party
 
 AGGREGATOR = Party(role="aggregator", name="localhost")
@@ -77,6 +79,30 @@ def test_the_proper_pair_meets(parties, server, host):
 def test_a_site_cannot_be_the_aggregator(parties):
     with serving(parties["ours"], IMPOSTOR) as port:
         assert SERVER_REFUSED in answer(port, parties["ours"], SITE)
+
+
+def test_who_has_the_key_of_the_sites_authority_cannot_be_the_aggregator(parties, tmp_path):
+    ca = parties["ours"].with_name("ca")
+    issuer = read_certificate(ca / "collaborator-ca.crt")
+    issuer_key = serialization.load_pem_private_key(
+        (ca / "private" / "collaborator-ca.key").read_bytes(), None
+    )
+    key, now = new_key(), dt.datetime.now(dt.UTC)
+    leaf = leaf_certificate(
+        AGGREGATOR, key.public_key(), issuer, issuer_key, start=now, end=now + dt.timedelta(days=1)
+    )
+    root = read_certificate(ca / "root.crt")
+    for path, content in (
+        (AGGREGATOR.file(tmp_path, ".key"), key_pem(key)),
+        (AGGREGATOR.file(tmp_path, ".crt"), pem(leaf, issuer)),
+        (tmp_path / CHAIN, pem(root)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with serving(tmp_path, AGGREGATOR) as port:
+        assert SERVER_REFUSED in answer(port, parties["ours"], SITE)
+    with pytest.raises(ValueError, match="does not chain up to a trusted root"):
+        install(tmp_path, AGGREGATOR, pem(leaf, issuer, root))
 
 
 def test_the_aggregator_cannot_be_a_site(parties):
