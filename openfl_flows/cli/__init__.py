@@ -31,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Hydra has a command line of its own: what follows the command is its.
     if arguments and arguments[0] in PLAN_COMMANDS and not {"-h", "--help"} & {*arguments}:
         return reporting_errors(run_plan_command, arguments[0], arguments[1:])
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
+    # argparse takes no second group of words after an option.
+    if more and (not hasattr(options, "words") or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    options.words = [*getattr(options, "words", ()), *more]
     return reporting_errors(options.run, options)
 
 

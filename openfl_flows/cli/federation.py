@@ -17,7 +17,17 @@ def add_federation(commands: Any) -> None:
     export = commands.add_parser("export", help=text, description=text)
     export.add_argument("words", nargs="+", metavar="KEY=VALUE ... DIR")
     export.add_argument("--replace", action="store_true", help="replace a workspace in DIR")
+    export.add_argument(
+        "--counts", nargs="+", type=Path, metavar="FILE", help="what every site has counted"
+    )
     export.set_defaults(run=_export)
+
+    text = "count a site's own training molecules for the plan: count [KEY=VALUE ...] FOLDER"
+    counting = commands.add_parser("count", help=text, description=text)
+    counting.add_argument("words", nargs="+", metavar="KEY=VALUE ... FOLDER")
+    counting.add_argument("--site", required=True, metavar="NAME")
+    counting.add_argument("--out", required=True, type=Path, metavar="FILE")
+    counting.set_defaults(run=_count)
 
     text = "run a workspace's federation on this machine: a process for every party, mutual TLS"
     rehearse = commands.add_parser("rehearse", help=text, description=text)
@@ -50,16 +60,40 @@ def add_federation(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from openfl_flows.learners.digress_counts import statistics_of_files
     from openfl_flows.taskrunner.export import export_workspace
 
-    folders = [word for word in options.words if "=" not in word]
+    config, folder = _config_and_folder("export", options.words)
+    if options.counts:
+        config["model"]["statistics"] = statistics_of_files(options.counts)
+    export_workspace(config, folder, replace=options.replace, deal=not options.counts)
+    print(f"workspace {folder}")
+
+
+def _count(options: argparse.Namespace) -> None:
+    from openfl_flows.experiment import Experiment
+    from openfl_flows.learners.digress_counts import write_counts
+    from openfl_flows.learners.digress_task import DigressTask
+
+    config, folder = _config_and_folder("count", options.words)
+    task = Experiment.from_config(config).task
+    if not isinstance(task, DigressTask):
+        raise ValueError(f"{type(task).__name__} has nothing to count, expected a DiGress plan")
+    counts = task.site_counts(options.site, folder)
+    write_counts(options.out, counts)
+    for name, numbers in counts.items():
+        print(f"{name:>20}  {' '.join(f'{number:g}' for number in numbers)}")
+    print(f"written {options.out}: these numbers, and nothing else, leave the site")
+
+
+def _config_and_folder(command: str, words: list[str]) -> tuple[dict[str, Any], Path]:
+    folders = [word for word in words if "=" not in word]
     if len(folders) != 1:
         raise ValueError(
-            f"export got {len(folders)} folders ({', '.join(folders)}), expected KEY=VALUE ... DIR"
+            f"{command} got {len(folders)} folders ({', '.join(folders)}), expected "
+            "KEY=VALUE ... FOLDER"
         )
-    overrides = [word for word in options.words if "=" in word]
-    export_workspace(compose(overrides), Path(folders[0]), replace=options.replace)
-    print(f"workspace {folders[0]}")
+    return compose([word for word in words if "=" in word]), Path(folders[0])
 
 
 def _rehearse(options: argparse.Namespace) -> None:
@@ -99,9 +133,13 @@ def _parity(options: argparse.Namespace) -> None:
 
 
 def _lint(options: argparse.Namespace) -> None:
-    from openfl_flows.taskrunner.lint import check_plan
+    from openfl_flows.taskrunner.lint import findings
 
-    check_plan(options.workspace / "plan" / "plan.yaml")
+    found = findings(options.workspace / "plan" / "plan.yaml")
+    for finding in found:
+        print(finding)
+    if found:
+        raise ValueError(f"{options.workspace}: {len(found)} findings, expected none")
     print(f"{options.workspace}: nothing to object to")
 
 

@@ -5,12 +5,18 @@ sites put in their plan as ``model.statistics``. The numbers survive JSON to the
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from openfl_flows.models.digress.statistics import COUNTS
+from openfl_flows.models.digress.statistics import (
+    COUNTS,
+    GraphStatistics,
+    merge_counts,
+    statistics_from_counts,
+)
 from openfl_flows.ops.files import write_json
 
 
@@ -39,6 +45,24 @@ def read_counts(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(document, dict) or document.keys() != COUNTS.keys():
         raise ValueError(f"{path}: expected a mapping of {', '.join(COUNTS)}, and nothing else")
     return {name: _numbers(path, name, document[name]) for name in COUNTS}
+
+
+def statistics_of_files(paths: Sequence[Path]) -> dict[str, list[float]]:
+    """The constants that go into the plan as ``model.statistics``, from all sites' files.
+
+    Args:
+        paths: One file of each site; they are summed in the order of their names.
+
+    Raises:
+        ValueError: A file cannot be used, or two sites counted different classes or sizes.
+    """
+    counts = merge_counts([read_counts(path) for path in sorted(paths)])
+    return plain_statistics(statistics_from_counts(counts))
+
+
+def plain_statistics(statistics: GraphStatistics) -> dict[str, list[float]]:
+    """Statistics as lists of numbers, for YAML and JSON."""
+    return {name: list(values) for name, values in asdict(statistics).items()}
 
 
 def _numbers(path: Path, name: str, values: object) -> np.ndarray:

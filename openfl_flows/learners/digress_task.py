@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from openfl_flows.data.molecules import Molecules, Rejection, write_rejections
 from openfl_flows.data.source import MoleculeSource, site_source, write_site_table
 from openfl_flows.learners.base import Table, check_site
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
+from openfl_flows.learners.digress_counts import plain_statistics
 from openfl_flows.learners.digress_state import (
     Networks,
     load_networks,
@@ -163,8 +164,7 @@ class DigressTask:
         """The statistics as constants, where they are counted."""
         if self.statistics != "counted":
             return {}
-        constants = asdict(self.graph_statistics)
-        return {"statistics": {name: list(values) for name, values in constants.items()}}
+        return {"statistics": plain_statistics(self.graph_statistics)}
 
     def at_site(self, site: str, folder: Path) -> "DigressTask":
         """This task on the molecules of one site's own table, split as a dealt share is.

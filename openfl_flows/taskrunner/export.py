@@ -47,7 +47,9 @@ _COMMENTS = {
 }
 
 
-def export_workspace(config: Mapping[str, Any], folder: Path, *, replace: bool = False) -> None:
+def export_workspace(
+    config: Mapping[str, Any], folder: Path, *, replace: bool = False, deal: bool = True
+) -> None:
     """Write the workspace of a plan: plan, code, pins, initial model, and data to rehearse with.
 
     The same plan gives the same bytes. The folder is there whole or not at all.
@@ -57,6 +59,7 @@ def export_workspace(config: Mapping[str, Any], folder: Path, *, replace: bool =
         folder: Where to write; absent or empty.
         replace: Where ``folder`` is an exported workspace already, put the new one in its place;
             the old one is kept beside it under a name with a number.
+        deal: Write every site's share of the plan's data to rehearse with.
 
     Raises:
         ValueError: A value of the plan cannot be used, or the folder is in use; one line that says
@@ -70,7 +73,7 @@ def export_workspace(config: Mapping[str, Any], folder: Path, *, replace: bool =
         raise ValueError(f"{folder} is in use, expected {wanted}")
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        _write(building, config, experiment)
+        _write(building, config, experiment, deal)
         if in_use:
             folder.rename(_free_name(folder))
         building.rename(folder)
@@ -171,7 +174,7 @@ def _agreed(
     }
 
 
-def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment) -> None:
+def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment, deal: bool) -> None:
     sites = list(experiment.task.sites)
     state = experiment.initial_state()
     digest = None if experiment.initial is None else state.digest()
@@ -182,7 +185,7 @@ def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment) -> N
     shutil.copytree(TEMPLATE / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("plan", *_FOLDERS):
         (folder / name).mkdir()
-    for site in sites:
+    for site in sites if deal else ():
         (folder / "data" / site).mkdir()
         experiment.task.write_site_data(site, folder / "data" / site)
     proto = utils.construct_model_proto(to_model_tensors(state), 0, ExactPipeline())

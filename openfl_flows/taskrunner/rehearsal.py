@@ -166,15 +166,16 @@ def _deal_data(workspace: Path, out: Path, task: Task) -> None:
 def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
     """Add to the aggregator's record what a simulation's has: the data, and what a model draws."""
     torch.set_num_threads(experiment.runtime.threads)
-    task = experiment.task
+    task, model = experiment.task, run.model()
     try:
-        report_data(task, task.composition(), run.path)
-        drawn = values(task.evaluate(run.model(), run.path / "samples"))
+        table = task.composition()
     except ValueError as error:
         # The sites have their data; those of the plan need not be here.
         _log.warning("%s: nothing is drawn from the model and judged: %s", run.path, error)
-    else:
-        run.finish({**run.record["metrics"], **drawn})
+        return run
+    report_data(task, table, run.path)
+    drawn = values(task.evaluate(model, run.path / "samples"))
+    run.finish({**run.record["metrics"], **drawn})
     return run
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 SITES = tuple(f"site-{number}" for number in range(1, 6))
 TASKS = ("aggregated_model_validation", "train", "locally_tuned_model_validation")
-_STOCK_TASKS = {
+STOCK_TASKS = {
     "aggregated_model_validation": {"function": "validate_task", "kwargs": {"apply": "global"}},
     "train": {"function": "train_task", "kwargs": {"epochs": 1}},
     "locally_tuned_model_validation": {"function": "validate_task", "kwargs": {"apply": "local"}},
@@ -160,7 +160,9 @@ def _ours(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[A
     workspace = Path.cwd() / "workspace"
     export(workspace, sites=len(SITES), rounds=rounds, join="fedavg", **model)
     os.chdir(workspace)
-    plan = Plan.parse(plan_config_path=Path("plan/plan.yaml"), cols_config_path=Path("plan/cols.yaml"))
+    plan = Plan.parse(
+        plan_config_path=Path("plan/plan.yaml"), cols_config_path=Path("plan/cols.yaml")
+    )
     aggregator = plan.get_aggregator()
     experiment = plan.config["task_runner"]["settings"]["experiment"]
     sites = [
@@ -209,7 +211,7 @@ def _stock(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[
         ),
     )
     sites = [
-        _site(meter, aggregator, name, runner, _STOCK_TASKS, NoCompressionPipeline())
+        _site(meter, aggregator, name, runner, STOCK_TASKS, NoCompressionPipeline())
         for name, runner in zip(SITES, runners, strict=True)
     ]
     return aggregator, sites
