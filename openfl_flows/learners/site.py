@@ -1,6 +1,7 @@
 """A site: its learner, and its local state on disk round by round."""
 
 import json
+import logging
 import pickle
 import time
 import zipfile
@@ -14,6 +15,8 @@ from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.ops.files import load_state, map_state, replacing, save_state, write_json
 from openfl_flows.state import State
+
+logger = logging.getLogger(__name__)
 
 _UPDATE = "update.safetensors"
 _COMPLETED = "completed.json"
@@ -37,16 +40,25 @@ class Site:
         folder: Where the local state is kept. It never leaves the site.
         budget: How long to train each round.
         resident: How many learners one process keeps alive.
+        plan: What the rounds belong to: a completed round of another plan is trained anew.
     """
 
     def __init__(
-        self, name: str, factory: LearnerFactory, *, folder: Path, budget: Budget, resident: int = 0
+        self,
+        name: str,
+        factory: LearnerFactory,
+        *,
+        folder: Path,
+        budget: Budget,
+        resident: int = 0,
+        plan: str = "",
     ) -> None:
         self.name = name
         self.folder = folder
         self._factory = factory
         self._budget = budget
         self._resident = resident
+        self._plan = plan
 
     def validate(self, model: State, round_: int) -> Means:
         """Validate the global model that begins ``round_``."""
@@ -81,9 +93,9 @@ class Site:
         """
         learner = self._learner(round_)
         _save(self._file(round_), learner.local_state())
-        for file in self.folder.glob("local-*.pt"):
-            if file not in (self._file(round_), self._file(round_ - 1)):
-                file.unlink()
+        files = sorted(self.folder.glob("local-*.pt"))
+        for file in set(files) - set([f for f in files if f <= self._file(round_)][-2:]):
+            file.unlink()
         update = self.folder / _UPDATE
         save_state(update, learner.send())
         _resident[self.folder] = (learner, round_)
@@ -111,6 +123,7 @@ class Site:
         write_json(
             self.folder / _COMPLETED,
             {
+                "plan": self._plan,
                 "round": round_,
                 "model": model.digest(),
                 "update": update.digest(),
@@ -140,12 +153,27 @@ class Site:
         self._release()
         return means
 
+    def forget_completed(self) -> None:
+        """Have the last round trained anew when it is asked for: nobody took its update."""
+        (self.folder / _COMPLETED).unlink(missing_ok=True)
+
     def _completed(self, round_: int) -> dict[str, Any] | None:
+        done = self._last_completed()
+        return done if done is not None and done["round"] == round_ else None
+
+    def _last_completed(self) -> dict[str, Any] | None:
+        """The record of the last completed round of this plan."""
         file = self.folder / _COMPLETED
         if not file.is_file():
             return None
-        done: dict[str, Any] = json.loads(file.read_text())
-        return done if done["round"] == round_ else None
+        try:
+            done: dict[str, Any] = json.loads(file.read_text())
+            return done if done["plan"] == self._plan else None
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{file}: not readable, expected the record of the round that was trained last; "
+                "without the file that round is trained anew"
+            ) from None
 
     def _update(self, done: Mapping[str, Any]) -> State:
         update = load_state(self.folder / _UPDATE)
@@ -159,9 +187,20 @@ class Site:
         if learner is None or last != round_ - 1:
             learner = self._factory()
             if round_ > 1:
-                learner.restore(_load(self._file(round_ - 1)))
+                learner.restore(_load(self._file(self._round_before(round_))))
             _resident[self.folder] = (learner, round_ - 1)
         return learner
+
+    def _round_before(self, round_: int) -> int:
+        """The last round before ``round_`` that this site took part in."""
+        done = self._last_completed()
+        last = round_ - 1 if done is None else min(done["round"], round_ - 1)
+        if last < round_ - 1:
+            logger.warning(
+                "%s took no part in the federation after round %d: round %d goes on from there",
+                self.name, last, round_,
+            )  # fmt: skip
+        return last
 
     def _release(self) -> None:
         if len(_resident) > self._resident:

@@ -34,13 +34,14 @@ def update_norm(site: str, model: Mapping[str, Array], update: Mapping[str, Arra
             )
         if not np.issubdtype(own.dtype, np.floating):
             continue
-        square = float(np.square(new - own, dtype=np.float64).sum())
+        # In float64: the difference of two finite numbers may be too large for float32.
+        with np.errstate(over="ignore"):
+            change = np.subtract(new, own, dtype=np.float64).ravel()
+            square = float(change @ change)
         if not math.isfinite(square):
             bad = int(new.size - np.isfinite(new).sum())
-            raise ValueError(
-                f"update of {site!r} refused: tensor {name!r} has {bad} NaN or infinite of "
-                f"{new.size} values"
-            )
+            what = f"has {bad} NaN or infinite of {new.size} values" if bad else "is out of range"
+            raise ValueError(f"update of {site!r} refused: tensor {name!r} {what}")
         total += square
     return math.sqrt(total)
 

@@ -4,6 +4,7 @@ A result is in the inbox before its site is told that it arrived, so a restarted
 and it is mapped into memory, so that the sites' models together take next to none.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import Array, State
+
+logger = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
@@ -25,11 +28,13 @@ class Inbox:
     """Results by round, site and task.
 
     Args:
-        folder: Where they are kept.
+        folder: Where they are kept. What a kill left half-written in it is removed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for stray in folder.rglob(".*.tmp"):
+            stray.unlink()
 
     def put(self, round_: int, result: Result) -> Result:
         """Keep a result; return it mapped from disk."""
@@ -40,21 +45,25 @@ class Inbox:
     def results(self, round_: int) -> Iterator[Result]:
         """What arrived in a round, mapped from disk.
 
-        Raises:
-            ValueError: A file is damaged.
+        A damaged file is removed with a warning: its site is asked again, and sends the same again.
         """
         for file in sorted(self._round(round_).glob("*/*.safetensors")):
-            load_state(file)
-            yield Result(file.parent.name, file.stem, map_state(file))
+            try:
+                load_state(file)
+            except ValueError as error:
+                logger.warning("%s. Removed: its site is asked for it again", error)
+                file.unlink()
+            else:
+                yield Result(file.parent.name, file.stem, map_state(file))
 
     def remove(self, round_: int, site: str, task: str) -> None:
         """Forget a result."""
         self._file(round_, site, task).unlink(missing_ok=True)
 
-    def clear(self, *, before: int) -> None:
-        """Forget all rounds before ``before``."""
+    def clear(self, *, before: int | None = None) -> None:
+        """Forget all rounds before ``before``, all if not given."""
         for folder in self._folder.glob("[0-9]*"):
-            if int(folder.name) < before:
+            if before is None or int(folder.name) < before:
                 shutil.rmtree(folder)
 
     def _round(self, round_: int) -> Path:

@@ -1,5 +1,6 @@
 """The aggregation function of OpenFL: any join, with its state and the run directory."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ RECEIVED, TRAINED, VALIDATED = (
     "locally_tuned_model_validation",
 )
 """The tasks of a round, in order."""
+
+# What may change between two starts of one run.
+_FREE = frozenset({"federation.rounds", "initial", "name", "network"})
 
 
 class JoinAggregation(AggregationFunction):
@@ -54,6 +58,11 @@ class JoinAggregation(AggregationFunction):
         self._aggregation: Aggregation | None = None
         self._joined: tuple[int, dict[str, Array]] | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self._path / "run.json").is_file()
+
     def open(
         self,
         initial: Mapping[str, Array],
@@ -62,7 +71,7 @@ class JoinAggregation(AggregationFunction):
         rounds: int,
         best: tuple[str, Mode] | None = None,
     ) -> RunDirectory:
-        """Go on with the run directory, or start it.
+        """Go on with the run directory, or start it; one that is finished stays as it is.
 
         Args:
             initial: The tensors of the initial model's file.
@@ -71,20 +80,36 @@ class JoinAggregation(AggregationFunction):
             best: Metric that tells the best model, and ``min`` or ``max``.
 
         Raises:
-            ValueError: The run directory is of another run, or damaged.
+            ValueError: The run directory is of another plan, or damaged.
         """
         average = self._ema is not None
-        if (self._path / "run.json").exists():
-            self.run = RunDirectory.resume(
-                self._path, rounds=rounds, average=average, config=config
-            )
-            self.run.go_on()
+        if self.begun:
+            self.run = RunDirectory.open(self._path)
+            different = _difference(self.run.record["config"], config) if config else None
+            if different is not None:
+                raise ValueError(
+                    f"{self._path}: a run of another plan, {different} is not as in "
+                    "plan/plan.yaml: move it away to start anew, or go on with its own plan"
+                )
+            if not (self.run.finished and self.run.round == rounds):
+                self.run = RunDirectory.resume(
+                    self._path, rounds=rounds, average=average, config=config
+                )
+                self.run.go_on()
         else:
+            self._remove_unbegun()
             model = from_model_tensors(initial)
             first = initial_checkpoint(model, self._join, average=average)
             self.run = RunDirectory.create(self._path, config=config, initial=first, best=best)
         self._aggregation = Aggregation(self.run, self._join, self._ema)
         return self.run
+
+    def _remove_unbegun(self) -> None:
+        """Remove what a kill left of a run that has no record yet: at most its first checkpoint."""
+        left = [file for file in self._path.rglob("*") if file.is_file()]
+        first = self._path / "checkpoints" / "00000"
+        if all(file.suffix == ".tmp" or file.parent == first for file in left):
+            shutil.rmtree(self._path, ignore_errors=True)
 
     def call(
         self,
@@ -177,3 +202,17 @@ def sent_by(site: str, rows: Iterable[Any]) -> dict[frozenset[str], dict[str, Ar
         if site in row["tags"]:
             found[frozenset(row["tags"]) - {site}][row["tensor_name"]] = row["nparray"]
     return found
+
+
+def _difference(recorded: Any, planned: Any, key: str = "") -> str | None:
+    """The first key, dotted, in which two plans differ."""
+    if key in _FREE or recorded == planned:
+        return None
+    if not (isinstance(recorded, Mapping) and isinstance(planned, Mapping)):
+        return key
+    keys = sorted(recorded.keys() | planned.keys())
+    below = (
+        _difference(recorded.get(name), planned.get(name), f"{key}.{name}" if key else name)
+        for name in keys
+    )
+    return next((found for found in below if found), None)

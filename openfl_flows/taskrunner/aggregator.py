@@ -1,6 +1,5 @@
 """The aggregator of OpenFL, made to survive: what matters is on disk, and what comes is checked."""
 
-import json
 import logging
 import os
 import threading
@@ -8,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from openfl.component.aggregator.aggregator import Aggregator as OpenFLAggregator
 from openfl.protocols import utils
 from openfl.utilities import TaskResultKey, TensorKey
@@ -20,8 +18,11 @@ from openfl_flows.ops.files import write_atomically
 from openfl_flows.ops.inbox import Inbox, Result
 from openfl_flows.ops.run import Mode, RunDirectory
 from openfl_flows.state import Array, State
-from openfl_flows.taskrunner.aggregation import TRAINED, JoinAggregation, sent_by
+from openfl_flows.taskrunner.aggregation import TRAINED, VALIDATED, JoinAggregation, sent_by
+from openfl_flows.taskrunner.keepalive import notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
+from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, sent_as
+from openfl_flows.taskrunner.server import use_refusing_server
 from openfl_flows.taskrunner.status import Status
 from openfl_flows.taskrunner.wire import (
     AVERAGE,
@@ -37,8 +38,7 @@ FINAL, FINAL_AVERAGE = "final_model_validation", "final_average_validation"
 """The tasks of the round after the last."""
 
 _OURS = frozenset({"metric", "trained"})
-_DATA_SIZE = "data_size"
-_UPDATE = frozenset({"trained", TRAINED})
+_UPDATE = frozenset({"trained", TRAINED, VALIDATED})
 
 
 class Aggregator(OpenFLAggregator):
@@ -75,6 +75,8 @@ class Aggregator(OpenFLAggregator):
         **settings: Any,
     ) -> None:
         check_plan(Path("plan") / "plan.yaml")
+        notice_lost_connections()
+        use_refusing_server()
         self._poll_seconds = poll_seconds
         self._grace_seconds = 10 + 2 * poll_seconds
         self._max_norm_ratio = max_norm_ratio
@@ -85,6 +87,8 @@ class Aggregator(OpenFLAggregator):
         self._inbox = Inbox(Path(run).parent / "inbox")
         self._norms: dict[str, float] = {}
         self._told: dict[str, str] = {}
+        for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
+            stray.unlink()
         super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
         self._status = Status(
             Path(run).parent / "status.json",
@@ -109,13 +113,42 @@ class Aggregator(OpenFLAggregator):
         self._status.heard(collaborator_name)
         if collaborator_name in self._told:
             raise ValueError(self._told.pop(collaborator_name))
-        tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
-        return tasks, round_, min(sleep, self._poll_seconds), quits
+        while True:
+            begun = self.round_number
+            tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
+            # Another thread may end the round meanwhile: the tasks of one with the next's number.
+            if self.round_number == begun:
+                return tasks, round_, min(sleep, self._poll_seconds), quits
 
-    def get_aggregated_tensor(self, *args: Any, **kwargs: Any) -> Any:
-        """One bucket of the global model."""
-        tensor = super().get_aggregated_tensor(*args, **kwargs)
-        requested_by = kwargs.get("requested_by") or args[-1]
+    def get_aggregated_tensor(
+        self,
+        tensor_name: str,
+        round_number: int,
+        report: bool,
+        tags: tuple[str, ...],
+        require_lossless: bool,
+        requested_by: str,
+    ) -> Any:
+        """One bucket of the global model.
+
+        Raises:
+            ValueError: There is no such bucket. OpenFL would wait a minute for it.
+        """
+        served = set(self._bucket_names)
+        if FINAL_AVERAGE in self.assigner.get_all_tasks_for_round(round_number):
+            served |= {f"{AVERAGE}{name}" for name in self._bucket_names}
+        of_model = not report and set(tags) - {"compressed"} == {"model"}
+        if not of_model or tensor_name not in served or round_number != self.round_number:
+            reason = (
+                f"{requested_by!r} asks for tensor {tensor_name[:80]!r} of round "
+                f"{round_number + 1}, expected a bucket of the model of round "
+                f"{self.round_number + 1}"
+            )
+            logger.error("Refused: %s", reason)
+            raise ValueError(reason)
+        tensor = super().get_aggregated_tensor(
+            tensor_name, round_number, report, tags, require_lossless, requested_by
+        )
         self._status.heard(requested_by, down=len(tensor.data_bytes))
         return tensor
 
@@ -129,7 +162,8 @@ class Aggregator(OpenFLAggregator):
         if not valid:
             logger.error(
                 "Refused: a certificate of %r speaks for %r, expected its own name, one of %s",
-                cert_common_name, collaborator_common_name, ", ".join(self.authorized_cols),
+                cert_common_name[:80], collaborator_common_name[:80],
+                ", ".join(self.authorized_cols),
             )  # fmt: skip
         return valid
 
@@ -147,28 +181,34 @@ class Aggregator(OpenFLAggregator):
             ValueError: It is refused; the message says why.
         """
         self._status.heard(collaborator_name, up=sum(len(t.data_bytes) for t in named_tensors))
-        awaited = (
-            round_number == self.round_number
-            and not self._time_to_quit()
-            and task_name in self.assigner.get_all_tasks_for_round(round_number)
-            and not self._collaborator_task_completed(collaborator_name, task_name, round_number)
-        )
-        if not awaited:
+        tasks = self.assigner.get_all_tasks_for_round(round_number)
+        if task_name not in tasks or not 0 <= round_number <= min(self.round_number, self._rounds):
+            reason = (
+                f"result of {collaborator_name!r} for {task_name[:80]!r} of round "
+                f"{round_number + 1} refused: expected a task of round {self.round_number + 1}"
+            )
+            self._status.refused(collaborator_name, reason)
+            raise ValueError(reason)
+        # A site that was cut off from the answer sends again.
+        if round_number < self.round_number or self._collaborator_task_completed(
+            collaborator_name, task_name, round_number
+        ):
             logger.warning(
                 "Result of %r for %s of round %d is not awaited: ignored",
                 collaborator_name, task_name, round_number + 1,
             )  # fmt: skip
             return
-        result = Result(collaborator_name, task_name, self._decoded(data_size, named_tensors))
         try:
+            result = decoded(
+                collaborator_name, task_name, data_size, named_tensors, self.compression_pipeline
+            )
             self._admit(result)
         except ValueError as error:
             self._status.refused(collaborator_name, str(error))
             raise
-        result = self._inbox.put(round_number, result)
         try:
-            self._take(result)
-        except (ValueError, OSError, AssertionError):
+            self._take(self._inbox.put(round_number, result))
+        except Exception:
             # Nobody would notice in this thread. All that came is in the inbox for a new start.
             logger.critical("The round cannot be ended; the aggregator stops", exc_info=True)
             os._exit(1)
@@ -177,16 +217,28 @@ class Aggregator(OpenFLAggregator):
         """Open the run directory, or start it from the model file; serve its model."""
         initial, _ = utils.deconstruct_model_proto(self.model, self.compression_pipeline)
         self.model: Any = None
+        plan = read_workspace(Path())
+        if not self._joining.begun:
+            # What is in there was sent to a run that somebody has moved away.
+            self._inbox.clear()
         run = self._joining.open(
             initial,
-            config=read_workspace(Path()).config,
+            config=plan.config,
             rounds=self._rounds,
             best=self._best and (self._best[0], self._best[1]),
         )
         self.round_number = self._rounds + 1 if run.finished else run.round
         buckets = to_buckets(run.model())
         self._bucket_names = tuple(buckets)
+        self.model_bytes = sum(bucket.nbytes for bucket in buckets.values())
         self._serve(buckets)
+        left_out = sorted(set(plan.config["federation"]["sites"]) - set(self.authorized_cols))
+        if left_out and not self._time_to_quit():
+            logger.warning(
+                "Round %d goes on without %s: not named in plan/cols.yaml. Anything already "
+                "received of this round from there is left out",
+                self.round_number + 1, ", ".join(left_out),
+            )  # fmt: skip
 
     def _begin_round(self) -> None:
         """Forget the rounds before, and take what arrived of this one before a restart."""
@@ -204,8 +256,14 @@ class Aggregator(OpenFLAggregator):
         self._status.begin(self.round_number + 1, tasks, seconds)
         round_number = self.round_number
         for result in list(self._inbox.results(round_number)):
-            if result.site in self.authorized_cols and round_number == self.round_number:
+            if result.site not in self.authorized_cols or round_number != self.round_number:
+                continue
+            try:
                 self._admit(result)
+            except ValueError as error:
+                logger.warning("%s. The site is asked for it again", error)
+                self._inbox.remove(round_number, result.site, result.task)
+            else:
                 self._take(result)
 
     def _serve(self, buckets: Mapping[str, Array]) -> None:
@@ -216,38 +274,12 @@ class Aggregator(OpenFLAggregator):
     def _model_key(self, name: str, round_number: int) -> TensorKey:
         return TensorKey(name, self.uuid, round_number, False, ("model",))
 
-    def _decoded(self, data_size: int, named_tensors: Sequence[Any]) -> dict[str, Array]:
-        """Arrays as views of the message's bytes, under keys for the inbox."""
-        decoded = {_DATA_SIZE: np.array([data_size])}
-        for tensor in named_tensors:
-            metadata = [{"int_list": proto.int_list} for proto in tensor.transformer_metadata]
-            tags = [tag for tag in tensor.tags if tag != "compressed"]
-            key = json.dumps([tensor.name, tensor.report, tags])
-            decoded[key] = self.compression_pipeline.backward(tensor.data_bytes, metadata)
-        return decoded
-
-    def _keyed(self, result: Result) -> dict[TensorKey, Array]:
-        """The result's tensors as OpenFL's database has them, tagged with the site."""
-        keyed = {}
-        for key, array in result.tensors.items():
-            if key == _DATA_SIZE:
-                continue
-            name, report, tags = json.loads(key)
-            tags = tuple(sorted((*tags, result.site)))
-            keyed[TensorKey(name, self.uuid, self.round_number, report, tags)] = array
-        return keyed
-
     def _admit(self, result: Result) -> None:
         """Refuse an update of another spec, of another model, not finite, or out of proportion."""
         if result.task != TRAINED:
             return
-        trained, fact = {}, {}
-        for key, array in self._keyed(result).items():
-            if "trained" in key.tags:
-                trained[key.tensor_name] = array
-            elif "fact" in key.tags:
-                fact[key.tensor_name] = array
-        trained_from, expected = fact["trained_from"].tobytes().hex(), self.run.record["digest"]
+        trained_from = sent_as(result, "fact")["trained_from"].tobytes().hex()
+        expected = self.run.record["digest"]
         if trained_from != expected:
             raise ValueError(
                 f"update of {result.site!r} refused: it was trained from the model "
@@ -257,19 +289,19 @@ class Aggregator(OpenFLAggregator):
             name: self.tensor_db.get_tensor_from_cache(self._model_key(name, self.round_number))
             for name in self._bucket_names
         }
-        norm = update_norm(result.site, model, trained)
+        norm = update_norm(result.site, model, sent_as(result, "trained"))
         self._check_proportion(result.site, norm, self._reference_norm)
         self._norms[result.site] = norm
 
     def _take(self, result: Result) -> None:
         """What OpenFL does with a result that it has decoded; the round ends with the last one."""
-        keyed = self._keyed(result)
-        self.tensor_db.cache_tensor(keyed)
+        tensors = keyed(result, self.uuid, self.round_number)
+        self.tensor_db.cache_tensor(tensors)
         task = TaskResultKey(result.task, result.site, self.round_number)
-        self.collaborator_task_weight[task] = int(result.tensors[_DATA_SIZE][0])
+        self.collaborator_task_weight[task] = int(result.tensors[DATA_SIZE][0])
         # What OpenFL aggregates; the rest is for the join and for the record.
         self.collaborator_tasks_results[task] = [
-            key for key in keyed if not _OURS.isdisjoint(key.tags)
+            key for key in tensors if not _OURS.isdisjoint(key.tags)
         ]
         self._status.done(result.site, result.task)
         self._is_collaborator_done(result.site, self.round_number)
@@ -281,8 +313,20 @@ class Aggregator(OpenFLAggregator):
             self._finish_run()
         elif self._refuse_outliers():
             return
+        self._keep_common_metrics()
         super()._end_of_round_check()
         self._begin_round()
+
+    def _keep_common_metrics(self) -> None:
+        """Leave to OpenFL what all sites have measured: it fails where one has a metric more."""
+        for name in self.assigner.get_all_tasks_for_round(self.round_number):
+            results = [
+                self.collaborator_tasks_results[TaskResultKey(name, site, self.round_number)]
+                for site in self.collaborators_done
+            ]
+            common = set.intersection(*({key.tensor_name for key in keys} for keys in results))
+            for keys in results:
+                keys[:] = [key for key in keys if key.tensor_name in common]
 
     def _refuse_outliers(self) -> bool:
         """In a first round only the updates themselves tell what is in proportion."""
@@ -305,9 +349,9 @@ class Aggregator(OpenFLAggregator):
         self._status.refused(site, reason)
         self._told[site] = reason
         del self._norms[site]
-        self._inbox.remove(self.round_number, site, TRAINED)
-        task = TaskResultKey(TRAINED, site, self.round_number)
-        self.collaborator_tasks_results.pop(task)
+        for task in (TRAINED, VALIDATED):
+            self._inbox.remove(self.round_number, site, task)
+            self.collaborator_tasks_results.pop(TaskResultKey(task, site, self.round_number))
         self.collaborators_done.remove(site)
         rows = self.tensor_db.tensor_db
         sent = rows["tags"].map(lambda tags: site in tags and not _UPDATE.isdisjoint(tags))
@@ -334,10 +378,11 @@ class Aggregator(OpenFLAggregator):
         validated = pooled("sums", FINAL)
         self.run.measured(validated)
         EventFiles(self.run.path / "tensorboard").write_global(self.run.round, validated)
-        average = {f"ema_{name}": value for name, value in pooled("test", FINAL_AVERAGE).items()}
-        self.run.finish({**pooled("test", FINAL), **average})
         self._write_model(self.run.model(), self.last_state_path)
         self._write_model(self.run.best_model() or self.run.model(), self.best_state_path)
+        average = {f"ema_{name}": value for name, value in pooled("test", FINAL_AVERAGE).items()}
+        # The last thing, because a finished run is left as it is.
+        self.run.finish({**pooled("test", FINAL), **average})
 
     def _write_model(self, model: State, path: str) -> None:
         """Write a model file of OpenFL, for ``fx model save``."""

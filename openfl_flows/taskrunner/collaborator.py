@@ -10,6 +10,9 @@ from typing import Any
 import grpc
 from openfl.component.collaborator.collaborator import Collaborator as OpenFLCollaborator
 
+from openfl_flows.pki.check import check_party
+from openfl_flows.pki.plan import Party
+from openfl_flows.taskrunner.keepalive import notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
 from openfl_flows.taskrunner.runner import LearnerTaskRunner
 from openfl_flows.taskrunner.workspace import federation_id
@@ -17,7 +20,16 @@ from openfl_flows.taskrunner.workspace import federation_id
 logger = logging.getLogger(__name__)
 
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
-_TLS = ("CERTIFICATE", "WRONG_VERSION", "alert", "peer is not")
+# What gRPC says of a server that this site refuses.
+_ANOTHER_SERVER = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not valid now, not of this federation's CA, "
+    "or not one of an aggregator",
+    "not in peer certificate": "its certificate is of another address",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+}
+# A server that refuses a client hangs up; with TLS 1.3 gRPC does not learn why.
+_HUNG_UP = ("failed to connect", "Socket closed")
+_HANG_UPS = 3
 
 
 class RefusedError(Exception):
@@ -49,22 +61,41 @@ class Collaborator(OpenFLCollaborator):
     ) -> None:
         check_plan(Path("plan") / "plan.yaml")
         client.federation_uuid = federation_id(federation_uuid)
+        notice_lost_connections()
+        client.reconnect()
         super().__init__(
             collaborator_name=collaborator_name,
             federation_uuid=client.federation_uuid,
-            client=PatientClient(client),
+            client=PatientClient(client, certificate_finding(collaborator_name)),
             task_runner=task_runner,
             **settings,
         )
-        task_runner.prepare(collaborator_name)
+        task_runner.prepare(collaborator_name, client.federation_uuid)
 
     def run(self) -> None:
         """Take part until the federation ends."""
         try:
             super().run()
         except RefusedError as error:
+            if f"update of {self.collaborator_name!r} refused" in str(error):
+                self.task_runner.forget_update()
             logger.error("%s", error)
             sys.exit(1)
+
+
+def certificate_finding(site: str) -> str | None:
+    """What is wrong with a site's certificate, which is also told to the operator.
+
+    Returns:
+        A reason for an aggregator to refuse it; None if it is good, though it may end soon.
+
+    Raises:
+        ValueError: A file is missing or not readable.
+    """
+    party = Party(role="collaborator", name=site)
+    if (soon := check_party(Path(), party).finding) is not None:
+        logger.warning("%s", soon)
+    return check_party(Path(), party, days=0).finding
 
 
 class PatientClient:
@@ -72,11 +103,14 @@ class PatientClient:
 
     Args:
         client: OpenFL's.
+        finding: What is wrong with the site's certificate.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, finding: str | None = None) -> None:
         self._client = client
+        self._finding = finding
         self._away_since: float | None = None
+        self._hang_ups = 0
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
@@ -100,23 +134,35 @@ class PatientClient:
             else:
                 if self._away_since is not None:
                     logger.warning("The aggregator at %s is back", self._client.uri)
-                self._away_since = None
+                self._away_since, self._hang_ups = None, 0
                 return answer
 
     def _wait_or_refuse(self, code: grpc.StatusCode, details: str) -> None:
-        if code not in _AWAY or any(word in details for word in _TLS):
-            if "does not match" in details:
-                details = (
-                    f"this workspace's plan has hash {self._client.federation_uuid}, which is not "
-                    f"the aggregator's ({details})"
-                )
+        uri = self._client.uri
+        if code not in _AWAY:
             reason = details.removeprefix("Exception calling application: ")
-            raise RefusedError(f"Refused by the aggregator at {self._client.uri}: {reason}")
+            raise RefusedError(f"Refused by the aggregator at {uri}: {reason}")
+        for words, reason in _ANOTHER_SERVER.items():
+            if words in details:
+                raise RefusedError(
+                    f"Refused: what answers at {uri} is not the aggregator: {reason}"
+                )
+        hung_up = all(words in details for words in _HUNG_UP)
+        self._hang_ups = self._hang_ups + 1 if hung_up else 0
         if self._away_since is None:
             self._away_since = time.time()
             logger.warning(
                 "The aggregator at %s does not answer (%s); trying again until it does",
-                self._client.uri, details,
+                uri, details,
+            )  # fmt: skip
+        if self._hang_ups == _HANG_UPS:
+            if self._finding is not None:
+                raise RefusedError(f"Refused by the aggregator at {uri}: {self._finding}")
+            logger.warning(
+                "What answers at %s hangs up. Either the aggregator does not accept this site's "
+                "certificate, which this site finds nothing wrong with (does the aggregator trust "
+                "its CA? are both clocks right?), or a proxy answers in its place",
+                uri,
             )  # fmt: skip
         time.sleep(self._client.sleeping_policy.reconnect_interval)
         self._client.reconnect()

@@ -5,9 +5,11 @@ then what the parties would start on their own machines.
 """
 
 import logging
+import random
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +33,10 @@ RUN = Path("aggregator") / "local_state" / "run"
 """The run directory, in the folder of a rehearsal; ``run`` beside the parties is a link to it."""
 
 ADDRESS = "localhost"
+PORTS = range(20000, 30000)
+"""The aggregator's port is one of these: below those that systems give to outgoing connections."""
+PORT_SECONDS = 5.0
+"""How long to wait for a port that is taken."""
 
 _log = logging.getLogger(__name__)
 
@@ -188,21 +194,28 @@ def _finished(out: Path) -> bool:
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return next(port for port in random.sample(PORTS, len(PORTS)) if _is_free(port))
 
 
-def _check_port(aggregator: Path) -> None:
-    """Refuse a port that is taken: gRPC would share it, and the parties would meet strangers."""
-    plan = yaml.safe_load((aggregator / "plan" / "plan.yaml").read_text())
-    port = plan["network"]["settings"]["agg_port"]
+def _is_free(port: int) -> bool:
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
-        except OSError as error:
+        except OSError:
+            return False
+        return True
+
+
+def _check_port(aggregator: Path) -> None:
+    """Refuse a port that is taken: gRPC would share it, and the parties would meet strangers."""
+    file = aggregator / "plan" / "plan.yaml"
+    port = yaml.safe_load(file.read_text())["network"]["settings"]["agg_port"]
+    # An aggregator that was killed a moment ago may still hold it.
+    end = time.monotonic() + PORT_SECONDS
+    while not _is_free(port):
+        if time.monotonic() > end:
             raise ValueError(
-                f"{aggregator / 'plan' / 'plan.yaml'}: agg_port={port} is taken: {error.strerror}"
-            ) from None
+                f"{file}: network.settings.agg_port={port} is taken by another process"
+            )
+        time.sleep(0.05)

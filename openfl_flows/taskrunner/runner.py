@@ -59,8 +59,12 @@ class LearnerTaskRunner(TaskRunner):
         self._site: Site | None = None
         self._num_samples = self._num_validated = 1
 
-    def prepare(self, name: str) -> None:
+    def prepare(self, name: str, federation: str = "") -> None:
         """Read the data of site ``name`` and build its learner, so that what is wrong is told now.
+
+        Args:
+            name: The site.
+            federation: Name of the federation, which tells its plan from any other.
 
         Raises:
             ValueError: The data cannot be used.
@@ -71,13 +75,22 @@ class LearnerTaskRunner(TaskRunner):
         task = self._experiment.task.at_site(name, folder)
         built = [task.learner(name)]
         task.write_rejected(Path("logs"))
+        local = Path("local_state") / name
+        for stray in local.glob(".*.tmp"):
+            stray.unlink()
         self._site = Site(
             name,
             lambda: built.pop() if built else task.learner(name),
-            folder=Path("local_state") / name,
+            folder=local,
             budget=self._experiment.budget,
             resident=1,
+            plan=federation,
         )
+
+    def forget_update(self) -> None:
+        """Train the round anew when it is asked for again: its update was refused."""
+        assert self._site is not None
+        self._site.forget_completed()
 
     def aggregated_model_validation(
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any

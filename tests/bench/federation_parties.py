@@ -1,7 +1,7 @@
 """Federations of real processes over mTLS, ours and OpenFL's own, with memory seen from outside."""
 
 import json
-import shutil
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from openfl_flows.taskrunner.parties import Party, run_parties
 from openfl_flows.taskrunner.rehearsal import RUN, parties_of, prepare
 from tests.fx_processes import launch
 
+LOOK_SECONDS = 0.02
 _MODULE = "tests.bench.federation_models"
 
 
@@ -29,12 +30,16 @@ class Sample:
     Attributes:
         round: Rounds begun, by the aggregator's log.
         rss: Resident bytes.
+        anonymous: Those of them that no file backs: what the system cannot drop and read again.
         peak: The most resident bytes so far.
+        at: Seconds of a monotonic clock.
     """
 
     round: int
     rss: int
+    anonymous: int
     peak: int
+    at: float
 
 
 @dataclass(kw_only=True)
@@ -54,6 +59,10 @@ class Trace:
     def peak(self, party: str) -> int:
         """The most resident bytes that a party ever had."""
         return max(sample.peak for sample in self.parties[party])
+
+    def anonymous_peak(self, party: str) -> int:
+        """The most anonymous bytes that a party was seen to have."""
+        return max(sample.anonymous for sample in self.parties[party])
 
     def growth(self, party: str, *, after: int = 10) -> tuple[float, float]:
         """Slope of a party's memory in bytes per round, and its standard error.
@@ -104,8 +113,8 @@ def federate(
     if kind == "stock":
         _make_stock(parties, rounds, {"tensors": 10, "openfold3": False, **model})
     trace = Trace()
-    with _watching(parties, trace) as (launch_known, watch):
-        run_parties(parties, launch=launch_known, watch=watch)
+    with _watching(parties, trace) as launch_known:
+        run_parties(parties, launch=launch_known)
     if kind == "ours":
         record = json.loads((out / "parties" / RUN / "run.json").read_text())
         assert record["status"] == "finished"
@@ -163,35 +172,48 @@ def _make_stock(parties: tuple[Party, ...], rounds: int, model: dict[str, Any]) 
 
 @contextmanager
 def _watching(parties: tuple[Party, ...], trace: Trace) -> Iterator[Any]:
-    """Give a launch that knows its processes, and a watch that looks at them."""
+    """Give a launch whose processes are looked at until this context ends."""
     aggregator = parties[0]
     processes: dict[str, int] = {}
+    ended = threading.Event()
 
     def launch_known(folder: Path, *rest: Any) -> Any:
         process = launch(folder, *rest)
         processes[folder.name] = process.pid
         return process
 
-    def watch(_: object) -> None:
+    def look() -> None:
         round_ = 0
         with suppress(FileNotFoundError):
             round_ = 1 + aggregator.log.read_text(errors="replace").count("Starting round")
-        for name, pid in processes.items():
+        for name, pid in list(processes.items()):
+            # A process that has ended is gone, or has no memory.
             with suppress(FileNotFoundError, ProcessLookupError, KeyError):
-                rss, peak = _memory(pid)
-                trace.parties[name].append(Sample(round=round_, rss=rss, peak=peak))
+                trace.parties[name].append(
+                    Sample(round=round_, at=time.monotonic(), **_memory(pid))
+                )
         if round_ not in trace.disk:
             trace.disk[round_] = _disk(aggregator.folder)
 
-    yield launch_known, watch
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield launch_known
+    finally:
+        ended.set()
+        thread.join()
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    """Resident bytes of a process, now and at most."""
+def _memory(pid: int) -> dict[str, int]:
+    """Resident bytes of a process: now, without files, and at most."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines if line.startswith("Vm"))
-    rss, peak = (int(found[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return rss, peak
+    found = dict(line.split(":", 1) for line in lines)
+    names = {"rss": "VmRSS", "anonymous": "RssAnon", "peak": "VmHWM"}
+    return {key: int(found[name].split()[0]) * 1024 for key, name in names.items()}
 
 
 def _disk(folder: Path) -> int:

@@ -6,6 +6,7 @@ over gRPC, without a network. Only what the aggregator's process would do is tim
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def full_size_calls() -> int:
     from openfl_flows.taskrunner.wire import bucket_names
     from tests.bench.federation_models import OPENFOLD3_TENSORS, model_shapes, openfold3_shapes
 
-    megabytes = 4e-6 * sum(_size(shape) for shape in openfold3_shapes())
+    megabytes = 4e-6 * sum(math.prod(shape) for shape in openfold3_shapes())
     shapes = model_shapes(OPENFOLD3_TENSORS, megabytes, True)
     spec = Spec(
         TensorSpec(name=name, shape=shape, dtype="float32", reduce="mean")
@@ -247,9 +248,3 @@ def _site(
     )
     site.tensor_db = Shelf()
     return site
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    import math
-
-    return math.prod(shape)

@@ -2,11 +2,13 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openfl_flows.cli.plan import compose
 from openfl_flows.data.source import SAMPLE
@@ -15,6 +17,7 @@ from openfl_flows.flows.simulation import simulate_experiment
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report.html import write_report
 from openfl_flows.report.samples import draw_samples
+from openfl_flows.taskrunner import rehearsal
 from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.parity import compare_rounds
 from openfl_flows.taskrunner.parties import Launch, launch_fx
@@ -124,10 +127,10 @@ def test_one_party_that_fails_ends_all(toy_federation: Path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_the_rehearsal(how: signal.Signals, toy_federation: Path):
     log = toy_federation / "rehearsal.log"
-    with Process(_go_on, toy_federation, log=log) as rehearsal:
+    with Process(_go_on, toy_federation, log=log) as process:
         _wait(lambda: len(living(toy_federation)) == 3)
-        rehearsal.send(how)
-        assert rehearsal.wait() != 0
+        process.send(how)
+        assert process.wait() != 0
     _wait(lambda: not living(toy_federation))
 
 
@@ -136,8 +139,8 @@ def test_a_rehearsal_goes_on_where_it_was_killed(toy_federation: Path, tmp_path:
         file = toy_federation / "run" / "run.json"
         return len(json.loads(file.read_text())["rounds"]) if file.is_file() else 0
 
-    with Process(_go_on, toy_federation, log=toy_federation / "rehearsal.log") as rehearsal:
-        rehearsal.kill_when(lambda: rounds() == 1)
+    with Process(_go_on, toy_federation, log=toy_federation / "rehearsal.log") as process:
+        process.kill_when(lambda: rounds() == 1)
     _wait(lambda: not living(toy_federation))
     run = rehearse(Path(), out=toy_federation, resume=True, launch=launch)
     assert_parity(run, simulated(tmp_path / "simulation", *TOY), rounds=3)
@@ -151,6 +154,14 @@ def test_a_folder_that_is_taken_is_refused(tmp_path: Path, toy_federation: Path)
         rehearse(toy_federation / "aggregator", out=toy_federation)
     with pytest.raises(ValueError, match="no rehearsal to go on with"):
         rehearse(toy_federation / "aggregator", out=tmp_path / "nowhere", resume=True)
+
+
+def test_a_port_that_is_taken_is_refused(toy_federation: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rehearsal, "PORT_SECONDS", 0.1)
+    plan = yaml.safe_load((toy_federation / "aggregator" / "plan" / "plan.yaml").read_text())
+    port = plan["network"]["settings"]["agg_port"]
+    with socket.create_server(("", port)), pytest.raises(ValueError, match=f"={port} is taken"):
+        rehearse(Path(), out=toy_federation, resume=True, launch=_launch_nothing)
 
 
 def _go_on(out: Path) -> None:
