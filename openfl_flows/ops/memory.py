@@ -1,8 +1,24 @@
 """Resident memory of this process."""
 
+import ctypes
 import resource
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 2**20
+# None outside glibc.
+_mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def peak_rss_bytes() -> int:
     """The most memory this process ever held, in bytes (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def return_freed_memory() -> None:
+    """Have every large array give its memory back to the system as soon as it is freed.
+
+    By itself glibc comes to keep pieces of up to 32 MB, for each thread its own, and a process that
+    moves models of that size from thread to thread holds many times what it uses.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -14,8 +14,9 @@ from openfl.utilities import TaskResultKey, TensorKey
 from openfl_flows.metrics.mean import merge, values
 from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
 from openfl_flows.ops.events import EventFiles
-from openfl_flows.ops.files import write_atomically
+from openfl_flows.ops.files import replacing
 from openfl_flows.ops.inbox import Inbox, Result
+from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.ops.run import Mode, RunDirectory
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.aggregation import TRAINED, VALIDATED, JoinAggregation, sent_by
@@ -27,8 +28,8 @@ from openfl_flows.taskrunner.status import Status
 from openfl_flows.taskrunner.wire import (
     AVERAGE,
     means_of,
+    model_messages,
     to_buckets,
-    to_model_tensors,
 )
 from openfl_flows.taskrunner.workspace import federation_id, read_workspace
 
@@ -77,6 +78,7 @@ class Aggregator(OpenFLAggregator):
         check_plan(Path("plan") / "plan.yaml")
         notice_lost_connections()
         use_refusing_server()
+        return_freed_memory()
         self._poll_seconds = poll_seconds
         self._grace_seconds = 10 + 2 * poll_seconds
         self._max_norm_ratio = max_norm_ratio
@@ -386,10 +388,8 @@ class Aggregator(OpenFLAggregator):
 
     def _write_model(self, model: State, path: str) -> None:
         """Write a model file of OpenFL, for ``fx model save``."""
-        proto = utils.construct_model_proto(
-            to_model_tensors(model), self.round_number, self.compression_pipeline
-        )
-        write_atomically(Path(path), proto.SerializeToString())
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            file.writelines(model_messages(model, self.round_number, self.compression_pipeline))
 
     def _finish_serving(self) -> None:
         """Tell every site that asks that it is over; do not wait for ever for one that is gone."""

@@ -1,10 +1,11 @@
 """States on OpenFL's wire: a few flat buckets a round, and a model file that explains itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from openfl.protocols import utils
 
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.state import Array, Spec, State, TensorSpec, num_buckets, pack, unpack
@@ -57,6 +58,16 @@ def to_model_tensors(state: State) -> dict[str, Array]:
         **{f"{_FROZEN}{name}": state[name] for name in state.frozen},
         _SPEC: np.frombuffer(json.dumps(rows).encode(), np.uint8),
     }
+
+
+def model_messages(state: State, round_number: int, pipeline: Any) -> Iterator[bytes]:
+    """The parts of an OpenFL model file, one tensor each: messages end to end are one message.
+
+    Made whole, the file would be in memory four times.
+    """
+    for name, array in to_model_tensors(state).items():
+        part = utils.construct_model_proto({name: array}, round_number, pipeline)
+        yield part.SerializeToString()
 
 
 def from_model_tensors(tensors: Mapping[str, Array]) -> State:

@@ -132,6 +132,8 @@ def _make_stock(parties: tuple[Party, ...], rounds: int, model: dict[str, Any]) 
 
     aggregator = parties[0].folder
     plan = yaml.safe_load((aggregator / "plan" / "plan.yaml").read_text())
+    # Its own clients wait for the aggregator only with its own default.
+    del plan["network"]["settings"]["resend_data_on_reconnection"]
     group = {"name": "learning", "percentage": 1.0, "tasks": list(STOCK_TASKS)}
     files = {name: f"save/{name[:4]}.pbuf" for name in ("init_state_path", "best_state_path")}
     plan |= {

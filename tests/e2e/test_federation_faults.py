@@ -121,10 +121,6 @@ def rounds(out: Path) -> int:
     return len(read(out / "run" / "run.json").get("rounds", ()))
 
 
-def waiting(out: Path) -> bool:
-    return (out / "aggregator" / "local_state" / "status.json").is_file()
-
-
 def local(out: Path, name: str) -> Path:
     return out / name / "local_state" / name
 
@@ -152,26 +148,18 @@ def joined(round_: int) -> Moment:
     return lambda out: rounds(out) >= round_
 
 
-# In the order in which they come.
-MOMENTS: dict[str, Moment] = {
-    "all wait": waiting,
-    "a site trains": training("site-1", 1),
-    "a site has trained": trained("site-1", 1),
-    "an update is in the inbox": received("site-1", 1),
-    "a round is being committed": joining(1),
-    "a round is committed": joined(1),
-    "the other site trains": training("site-2", 2),
-    "the other update is in the inbox": received("site-2", 2),
-    "the last round is being committed": joining(3),
-    "the last round is committed": joined(3),
-    "the final model is measured": received("site-1", 4, FINAL),
-}
-FEW = {
-    "aggregator": ("all wait", "an update is in the inbox", "the last round is being committed"),
-    "site-1": ("a site trains", "a round is committed"),
-    "both": ("a site has trained", "the other site trains", "the final model is measured"),
-}
-VICTIMS = {"aggregator": ("aggregator",), "site-1": ("site-1",), "both": ("aggregator", "site-1")}
+BOTH = ("aggregator", "site-1")
+KILLS: tuple[tuple[Moment, tuple[str, ...]], ...] = (
+    (lambda out: (out / "aggregator" / "local_state" / "status.json").is_file(), ("aggregator",)),
+    (training("site-1", 1), ("site-1",)),
+    (trained("site-1", 1), BOTH),
+    (received("site-1", 1), ("aggregator",)),
+    (joined(1), ("site-1",)),
+    (training("site-2", 2), BOTH),
+    (joining(3), ("aggregator",)),
+    (received("site-1", 4, FINAL), BOTH),
+)
+"""In the order in which the moments come."""
 
 
 def kill_at(out: Path, parties: dict[str, Party], moment: Moment, *names: str) -> None:
@@ -186,28 +174,11 @@ def kill_at(out: Path, parties: dict[str, Party], moment: Moment, *names: str) -
 )
 def test_parties_killed_again_and_again_end_as_if_never_killed(federation, whole, plan) -> None:
     reference, out = whole(*plan), federation(*plan)
-    when = [(name, victim) for name in MOMENTS for victim in FEW if name in FEW[victim]]
-    assert len(when) == 8
     with running(out) as parties:
-        for name, victim in when:
-            kill_at(out, parties, MOMENTS[name], *VICTIMS[victim])
-            restart(out, parties, *VICTIMS[victim])
+        for moment, victims in KILLS:
+            kill_at(out, parties, moment, *victims)
+            restart(out, parties, *victims)
         assert_ends(out, parties, reference)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_a_kill_at_any_moment_is_harmless(federation, whole, plan, victim) -> None:
-    reference = whole(*plan)
-    for moment in MOMENTS.values():
-        out = federation(*plan)
-        with running(out) as parties:
-            kill_at(out, parties, moment, *VICTIMS[victim])
-            restart(out, parties, *VICTIMS[victim])
-            assert_ends(out, parties, reference)
-        shutil.rmtree(out)
 
 
 @pytest.mark.slow
@@ -230,14 +201,14 @@ def test_a_kill_before_any_file_is_in_place_is_harmless(federation, whole, plan,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_a_kill_at_any_time_is_harmless(federation, whole, victim) -> None:
+@pytest.mark.parametrize("victims", [("aggregator",), ("site-1",), BOTH], ids="-".join)
+def test_a_kill_at_any_time_is_harmless(federation, whole, victims) -> None:
     reference, kills = whole(*PLAN), 0
     for number in range(20):
         out = federation(*PLAN)
         with running(out) as parties:
             time.sleep(0.2 * (number + 1))
-            dead = [name for name in VICTIMS[victim] if parties[name].kill() == KILLED]
+            dead = [name for name in victims if parties[name].kill() == KILLED]
             restart(out, parties, *dead)
             kills += len(dead)
             assert_ends(out, parties, reference)
@@ -296,9 +267,7 @@ def test_the_operator_is_told_whom_a_round_waits_for(federation, whole) -> None:
         assert_ends(out, parties, reference)
 
 
-def test_a_round_goes_on_without_a_site_that_is_left_out_and_a_later_one_with_it(
-    federation,
-) -> None:
+def test_a_round_goes_on_without_a_site_and_a_later_one_with_it_again(federation) -> None:
     out = federation(*PLAN)
     cols = out / "aggregator" / "plan" / "cols.yaml"
     everyone = cols.read_text()
@@ -400,17 +369,29 @@ def test_a_run_of_another_plan_is_not_gone_on_with(tmp_path, whole) -> None:
     assert "a run of another plan, seed is not as in plan/plan.yaml" in log(out, "aggregator")
 
 
+def sends(out: Path) -> bool:
+    """Whether somebody has more to send to the aggregator than it takes."""
+    plan = (out / "aggregator" / "plan" / "plan.yaml").read_text()
+    port = int(re.search(r"agg_port: (\d+)", plan).group(1))
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    rows += [row.split() for row in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
+    waiting = (row[4].partition(":")[0] for row in rows if row[2].endswith(f":{port:04X}"))
+    return any(int(count, 16) > 100_000 for count in waiting)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.0, 0.1, 0.2, 0.3])
-def test_a_site_that_hangs_in_an_upload_does_not_keep_others_from_sending(
-    federation, whole, delay
-) -> None:
+def test_a_site_that_hangs_in_an_upload_does_not_keep_others_from_sending(federation, whole):
     reference, out = whole(*LARGE), federation(*LARGE)
-    with running(out) as parties:
+    with running(out, names=("aggregator", "site-1")) as parties:
         wait(lambda: trained("site-1", 1)(out))
-        time.sleep(delay)
+        # An upload to an aggregator that does not read cannot come to its end.
+        parties["aggregator"].send(signal.SIGSTOP)
+        wait(lambda: sends(out))
         parties["site-1"].send(signal.SIGSTOP)
+        parties["aggregator"].send(signal.SIGCONT)
+        restart(out, parties, "site-2")
         wait(lambda: received("site-2", 1)(out))
+        assert not received("site-1", 1)(out)
         parties["site-1"].send(signal.SIGCONT)
         assert_ends(out, parties, reference)
 
