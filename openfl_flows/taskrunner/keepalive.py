@@ -1,8 +1,8 @@
 """Notice a party that is gone without a word: no power, no network, or a process that hangs.
 
-OpenFL sets no timeout and no keepalive. A call to a machine that has vanished then never ends; and
-as the aggregator takes one upload at a time, a site that vanishes in the middle of its own keeps
-all others from sending. With keepalive such a call fails, and :class:`PatientClient` repeats it.
+OpenFL sets no timeout and no keepalive. A site whose call waits for the answer of an aggregator
+that has vanished then waits for ever. With keepalive such a call fails, and
+:class:`openfl_flows.taskrunner.collaborator.PatientClient` repeats it.
 """
 
 from openfl.transport.grpc import common

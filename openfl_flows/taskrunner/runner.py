@@ -221,7 +221,7 @@ class LearnerTaskRunner(TaskRunner):
         self, task: str, name: str, round_num: int, means: Means, began: float
     ) -> tuple[Tensors, Tensors]:
         """Metrics as OpenFL shows them, and as sums with counts, which pool exactly."""
-        self._num_validated = max(1, *(int(mean.count) for mean in means.values()))
+        self._num_validated = max([1, *(int(mean.count) for mean in means.values())])
         facts = {"seconds": time.monotonic() - began, "peak_rss_bytes": float(peak_rss_bytes())}
         return {
             **{
