@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Reduce = Literal["mean", "max", "keep"]
 
-BUCKET_BYTES = 64 * 2**20
+BUCKET_BYTES = 40 * 2**20
+"""Largest bucket. An aggregator holds several copies of those that it is sending."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +38,14 @@ class TensorSpec:
     @classmethod
     def of(cls, name: str, array: Array) -> Self:
         """Describe ``array``: floating point is averaged, everything else takes the maximum."""
-        reduce: Reduce = "mean" if np.issubdtype(array.dtype, np.floating) else "max"
-        return cls(name=name, shape=array.shape, dtype=array.dtype.name, reduce=reduce)
+        reduce: Reduce = "mean" if array.dtype.kind == "f" else "max"
+        return cls(name=name, shape=array.shape, dtype=_dtype_name(array.dtype), reduce=reduce)
+
+
+@cache
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    # numpy works it out anew each time, which is most of what describing a large model costs.
+    return dtype.name
 
 
 class Spec(tuple[TensorSpec, ...]):

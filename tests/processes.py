@@ -128,6 +128,8 @@ def _work(
     target: Callable[..., object], arguments: tuple[Any, ...], log: Path, die_at: int | None
 ) -> None:
     os.setsid()
+    # Whoever started the tests in the background had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What the preloaded imports printed may still be in the buffer that this process inherited.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.stdout.flush()

@@ -7,6 +7,8 @@ import numpy as np
 
 from openfl_flows.state import Array
 
+_BLOCK = 1 << 15
+
 
 def update_norm(site: str, model: Mapping[str, Array], update: Mapping[str, Array]) -> float:
     """L2 norm of the change that an update makes to the model, summed in float64.
@@ -34,16 +36,24 @@ def update_norm(site: str, model: Mapping[str, Array], update: Mapping[str, Arra
             )
         if not np.issubdtype(own.dtype, np.floating):
             continue
-        # In float64: the difference of two finite numbers may be too large for float32.
-        with np.errstate(over="ignore"):
-            change = np.subtract(new, own, dtype=np.float64).ravel()
-            square = float(change @ change)
+        square = _squared_distance(new.ravel(), own.ravel())
         if not math.isfinite(square):
             bad = int(new.size - np.isfinite(new).sum())
             what = f"has {bad} NaN or infinite of {new.size} values" if bad else "is out of range"
             raise ValueError(f"update of {site!r} refused: tensor {name!r} {what}")
         total += square
     return math.sqrt(total)
+
+
+def _squared_distance(a: Array, b: Array) -> float:
+    """Block by block, which stays in cache, and in float64, where float32 might overflow."""
+    total = 0.0
+    with np.errstate(over="ignore"):
+        for start in range(0, a.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            change = np.subtract(a[block], b[block], dtype=np.float64)
+            total += float(change @ change)
+    return total
 
 
 def lower_median(norms: Iterable[float]) -> float:

@@ -151,7 +151,7 @@ class Aggregator(OpenFLAggregator):
         tensor = super().get_aggregated_tensor(
             tensor_name, round_number, report, tags, require_lossless, requested_by
         )
-        self._status.heard(requested_by, down=len(tensor.data_bytes))
+        self._status.heard(requested_by, down=tensor.ByteSize())
         return tensor
 
     def valid_collaborator_cn_and_id(
@@ -182,7 +182,7 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: It is refused; the message says why.
         """
-        self._status.heard(collaborator_name, up=sum(len(t.data_bytes) for t in named_tensors))
+        self._status.heard(collaborator_name, up=sum(t.ByteSize() for t in named_tensors))
         tasks = self.assigner.get_all_tasks_for_round(round_number)
         if task_name not in tasks or not 0 <= round_number <= min(self.round_number, self._rounds):
             reason = (

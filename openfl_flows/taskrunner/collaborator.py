@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from openfl.component.collaborator.collaborator import Collaborator as OpenFLCollaborator
 
+from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
 from openfl_flows.taskrunner.keepalive import notice_lost_connections
@@ -62,6 +63,7 @@ class Collaborator(OpenFLCollaborator):
         check_plan(Path("plan") / "plan.yaml")
         client.federation_uuid = federation_id(federation_uuid)
         notice_lost_connections()
+        return_freed_memory()
         client.reconnect()
         super().__init__(
             collaborator_name=collaborator_name,

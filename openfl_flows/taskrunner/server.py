@@ -39,7 +39,7 @@ class RefusingServer(AggregatorGRPCServer):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._one_upload = threading.Lock()
+        self._one_upload, self._one_download = threading.Lock(), threading.Lock()
         if (finding := check_party(Path(), aggregator_of(Path())).finding) is not None:
             logger.warning("%s", finding)
 
@@ -68,8 +68,8 @@ class RefusingServer(AggregatorGRPCServer):
             return super().GetTasks(request, context)
 
     def GetAggregatedTensor(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Send a site one bucket of the model."""
-        with _refusing(context):
+        """Send a site one bucket of the model; made one at a time, for it takes several copies."""
+        with self._one_download, _refusing(context):
             return super().GetAggregatedTensor(request, context)
 
     def SendLocalTaskResults(  # noqa: N802

@@ -1,8 +1,8 @@
 """Federations under OpenFL's Task Runner at size, ours against OpenFL's own classes.
 
-``python -m tests.bench.federation`` prints four tables in about twelve minutes on two cores;
-``python -m tests.bench.federation scale`` only one of them, and ``scale --full`` also OpenFL's own
-aggregator with all of OpenFold3's tensors, which takes five minutes more.
+``python -m tests.bench.federation`` prints four tables; ``python -m tests.bench.federation scale``
+only one of them, and ``scale --full`` also OpenFL's own aggregator with all of OpenFold3's tensors,
+which takes minutes more.
 """
 
 import argparse

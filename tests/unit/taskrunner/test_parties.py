@@ -47,7 +47,7 @@ def test_all_ends_well(tmp_path: Path):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("print('a'); raise SystemExit('b c')", "exit status 1: b c"),
+        ("print('a', flush=True); raise SystemExit('b c')", "exit status 1: b c"),
         ("import os; os.kill(os.getpid(), 9)", "signal 9"),
     ],
 )
