@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_copy(source: Path, path: Path) -> None:
+    """Replace ``path`` by a copy of ``source``, a file that is only ever replaced as a whole.
+
+    Where the file system can, both are one file on disk: a model is large.
+    """
+    with replacing(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

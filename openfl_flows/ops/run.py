@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from openfl_flows.ops.files import load_state, replacing, save_state, write_json
+from openfl_flows.ops.files import load_state, put_copy, save_state, write_json
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State
 
@@ -300,8 +300,7 @@ class RunDirectory:
         """Close the run with the final model's metrics and its weights at the top of the folder."""
         self.write()
         for file in self._checkpoint_folder(self.round).glob("*.safetensors"):
-            with replacing(self.path / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+            put_copy(file, self.path / file.name)
         self.record["metrics"] = dict(metrics)
         self.record["status"] = "finished"
         self.write()
@@ -316,8 +315,7 @@ class RunDirectory:
         if best is not None and best["digest"] != self._kept:
             source, file = self._best_file(), self.path / BEST
             if source != file:
-                with replacing(file) as temporary:
-                    shutil.copyfile(source, temporary)
+                put_copy(source, file)
             self._kept = best["digest"]
 
     def _best_file(self) -> Path:

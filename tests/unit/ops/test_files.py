@@ -1,6 +1,7 @@
 """Files are whole or absent, and a State comes back as it was or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from openfl_flows.ops.files import (
     load_state,
     map_state,
+    put_copy,
     replacing,
     save_state,
     write_atomically,
@@ -151,3 +153,23 @@ def test_safetensors_of_other_origin_need_no_digest(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"w": np.ones(2, np.float32)}, file)
     assert load_state(file) == State({"w": np.ones(2, np.float32)})
+
+
+def test_a_copy_outlives_its_source(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "folder" / "copy"
+    write_atomically(source, b"first")
+    put_copy(source, copy)
+    write_atomically(source, b"second")
+    assert copy.read_bytes() == b"first"
+    put_copy(source, copy)
+    assert copy.read_bytes() == b"second"
+
+
+def test_a_copy_needs_no_links(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_atomically(tmp_path / "source", b"content")
+    put_copy(tmp_path / "source", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"content"
