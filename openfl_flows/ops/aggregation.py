@@ -1,13 +1,14 @@
 """The aggregator's side of a run: joins the sites' updates and commits each round to disk."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.metrics.mean import Means, merge, values
 from openfl_flows.ops.events import EventFiles
+from openfl_flows.ops.files import let_go
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
 from openfl_flows.state import State
 from openfl_flows.update import Update
@@ -70,8 +71,9 @@ class Aggregation:
         sites = {c.update.site: _site_round(c) for c in reversed(contributions)}
         received = values(merge(c.received for c in reversed(contributions)))
         bytes_up = sum(c.update.state.nbytes for c in contributions)
-        updates = (contributions.pop().update for _ in sites)
-        joined, self._join_state = self._join.apply(model, updates, self._join_state)
+        joined, self._join_state = self._join.apply(
+            model, _one_by_one(contributions), self._join_state
+        )
         if self._ema is not None:
             assert self._average is not None
             num_steps = max(site.num_steps for site in sites.values())
@@ -90,6 +92,14 @@ class Aggregation:
         self._events.write_sites(record)
         self._began = time.monotonic()
         return joined
+
+
+def _one_by_one(contributions: list[Contribution]) -> Iterator[Update]:
+    """The updates, last first; of those that are files, none stays in memory once it is joined."""
+    while contributions:
+        update = contributions.pop().update
+        yield update
+        let_go(update.state)
 
 
 def initial_checkpoint(model: State, join: Join, *, average: bool) -> Checkpoint:

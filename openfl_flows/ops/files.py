@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -105,6 +106,20 @@ def map_state(path: Path) -> State:
         start, end = entry["data_offsets"]
         arrays[name] = whole[start:end].view(_dtype(entry["dtype"])).reshape(entry["shape"])
     return State(arrays, frozen=frozen)
+
+
+def let_go(state: State) -> None:
+    """Take the pages of a mapped State out of memory; they are read again if looked at again."""
+    owners = {id(owner): owner for owner in map(_owner, state.values())}
+    for owner in owners.values():
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
+
+
+def _owner(array: object) -> object:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array
 
 
 def _described(metadata: Mapping[str, str] | None) -> Mapping[str, Any]:

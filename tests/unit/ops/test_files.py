@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from openfl_flows.ops.files import (
+    let_go,
     load_state,
     map_state,
     put_copy,
@@ -173,3 +174,12 @@ def test_a_copy_needs_no_links(tmp_path, monkeypatch):
     write_atomically(tmp_path / "source", b"content")
     put_copy(tmp_path / "source", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"content"
+
+
+def test_pages_that_were_let_go_are_read_again(tmp_path):
+    save_state(tmp_path / "state", STATE)
+    mapped = map_state(tmp_path / "state")
+    assert mapped == STATE
+    let_go(mapped)
+    assert State(dict(mapped), frozen=mapped.frozen) == STATE
+    let_go(STATE)
