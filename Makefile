@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint sample workspaces clean
+.PHONY: demo test test-slow bench bench-federation lint sample workspaces clean
 
 demo: $(READY)
 	$(VENV)/bin/openfl-flows simulate experiment=demo out=runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -23,6 +23,10 @@ bench: $(READY)
 	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default
 	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --micro-batch 128
 	$(VENV)/bin/python -m tests.bench.memory
+
+# Federations at size, with OpenFL's own classes beside them: a quarter of an hour or more.
+bench-federation: $(READY)
+	$(VENV)/bin/python -W ignore -m tests.bench.federation --full
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

@@ -1,6 +1,7 @@
 """Federations of real processes over mTLS, ours and OpenFL's own, with memory seen from outside."""
 
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -220,7 +221,9 @@ def _memory(pid: int) -> dict[str, int]:
 
 def _disk(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += file.lstat().st_size
+    # os.walk passes over a folder that goes while it looks.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(f"{parent}/{name}").st_size
     return total
