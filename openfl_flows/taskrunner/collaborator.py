@@ -20,7 +20,19 @@ from openfl_flows.taskrunner.workspace import federation_id
 
 logger = logging.getLogger(__name__)
 
-_AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+# What Python's gRPC says of an error in the server's own code; other unknown errors come from lost
+# connections, and from proxies.
+_FAILED = "Exception calling application: "
 # What gRPC says of a server that this site refuses.
 _ANOTHER_SERVER = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not valid now, not of this federation's CA, "
@@ -141,8 +153,8 @@ class PatientClient:
 
     def _wait_or_refuse(self, code: grpc.StatusCode, details: str) -> None:
         uri = self._client.uri
-        if code not in _AWAY:
-            reason = details.removeprefix("Exception calling application: ")
+        if code in _REFUSALS or details.startswith(_FAILED):
+            reason = details.removeprefix(_FAILED)
             raise RefusedError(f"Refused by the aggregator at {uri}: {reason}")
         for words, reason in _ANOTHER_SERVER.items():
             if words in details:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import logging
+import math
 import shutil
 import socket
 import threading
@@ -29,14 +30,22 @@ POSER = Party(role="collaborator", name="localhost")
 
 
 class Answers(aggregator_pb2_grpc.AggregatorServicer):
-    """An aggregator that answers pings, or refuses them with a status."""
+    """An aggregator that answers pings, or first refuses some of them with a status."""
 
-    def __init__(self, status: grpc.StatusCode | None = None, federation: str = "f") -> None:
+    def __init__(
+        self,
+        status: grpc.StatusCode | None = None,
+        federation: str = "f",
+        details: str = "Exception calling application: because",
+        times: float = math.inf,
+    ) -> None:
         self.status, self.federation = status, federation
+        self.details, self.left = details, times
 
     def Ping(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        if self.status is not None:
-            context.abort(self.status, "Exception calling application: because")
+        self.left -= 1
+        if self.status is not None and self.left >= 0:
+            context.abort(self.status, self.details)
         header = create_header("aggregator", request.header.sender, self.federation, "")
         return aggregator_pb2.PingResponse(header=header)
 
@@ -125,6 +134,14 @@ def test_a_refusal_ends_it(folders, port, status) -> None:
         pytest.raises(RefusedError, match=f"^Refused by the aggregator at localhost:{port}: becau"),
     ):
         patient(folders["ours"], port).ping()
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
+def test_what_a_lost_stream_or_a_proxy_says_is_waited_out(folders, port, status) -> None:
+    answers = Answers(status, details="Received RST_STREAM with error code 2", times=2)
+    with serving(folders["ours"], port, answers=answers):
+        patient(folders["ours"], port).ping()
+    assert answers.left == -1
 
 
 def test_an_aggregator_of_another_federation_ends_it(folders, port) -> None:
