@@ -21,6 +21,7 @@ test-slow: $(READY)
 
 bench: $(READY)
 	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default
+	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default --precision bfloat16
 	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --micro-batch 128
 	$(VENV)/bin/python -m tests.bench.memory
 

@@ -1,7 +1,8 @@
 """The DiGress learner: denoiser and property regressor trained concurrently on one site's data."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class DigressTraining:
             likelihood varies by about 100 nats from graph to graph, so a table needs many.
         validation_limit: Validate on at most this many graphs of each site.
         device: Where to train, as torch names it.
+        precision: Of the matrix products of training. With ``bfloat16`` weights, optimizer and
+            losses stay float32, and so does all that is measured.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -58,6 +61,7 @@ class DigressTraining:
     test_passes: int = 10
     validation_limit: int | None = None
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -189,7 +193,7 @@ class DigressLearner:
             "num_pairs": max(1, int((num_atoms * (num_atoms - 1)).sum())),
         }
         losses = (
-            denoiser.loss(_rows(noisy, part), clean.rows(part), **totals)
+            self._lowered(denoiser.loss, _rows(noisy, part), clean.rows(part), **totals)
             for part in self._micro_batches(len(batch))
         )
         return self._descend("denoiser", losses)
@@ -204,10 +208,19 @@ class DigressLearner:
         for group in self._optimizers["regressor"].param_groups:
             group["lr"] = self._training.lr * self._training.regressor_lr_decay**epoch
         losses = (
-            regressor.loss(_rows(noisy, part), targets[part], num_targets=num_targets)
+            self._lowered(
+                regressor.loss, _rows(noisy, part), targets[part], num_targets=num_targets
+            )
             for part in self._micro_batches(len(batch))
         )
         return self._descend("regressor", losses)
+
+    def _lowered(self, loss: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """A loss in the precision of training."""
+        device = torch.device(self._training.device).type
+        enabled = self._training.precision == "bfloat16"
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
+            return loss(*args, **kwargs)
 
     def _descend(self, name: str, losses: Iterator[Tensor]) -> Tensor:
         """Accumulate the gradients of a batch's parts, take a step, return the batch's loss."""

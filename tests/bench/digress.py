@@ -31,11 +31,15 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="default")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--micro-batch", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config, batch_size = PRESETS[options.preset]
     training = DigressTraining(
-        batch_size=batch_size, micro_batch=options.micro_batch, regressor=False
+        batch_size=batch_size,
+        micro_batch=options.micro_batch,
+        regressor=False,
+        precision=options.precision,
     )
     molecules, _ = MoleculeSource().read(config.vocabulary, config.max_atoms)
     site = deal(molecules, ("site-1",), PartitionConfig(), 0)["site-1"]
@@ -64,7 +68,7 @@ def main() -> None:
     )
     out = sys.stdout.write
     out(f"{options.preset} preset, batch {batch_size}, micro-batch {options.micro_batch}, ")
-    out(f"{options.steps} steps, one thread\n")
+    out(f"{options.steps} steps, {options.precision}, one thread\n")
     for name, ours, theirs in rows:
         against = f", published {theirs:.1f}, ratio {ours / theirs:.2f}"
         out(f"{name:>38}: {ours:8.1f}{against if options.preset == 'default' else ''}\n")

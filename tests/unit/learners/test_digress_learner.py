@@ -176,3 +176,19 @@ def test_the_small_preset_has_the_size_it_says() -> None:
     }
     assert 0.7e6 < sizes["denoiser"] < 0.9e6
     assert 0.7e6 < sizes["regressor"] < 0.9e6
+
+
+def test_training_in_bfloat16_is_nearly_that_in_float32_and_repeats_bit_for_bit() -> None:
+    lowered = digress(training=dataclasses.replace(TASK.training, precision="bfloat16"))
+    losses = []
+    for task in (TASK, lowered):
+        learner = task.learner("site-1")
+        learner.receive(TASK.initial_state())
+        losses.append(learner.train(Budget(steps=20), silent).metrics)
+    for name, exact in losses[0].items():
+        assert losses[1][name].value == pytest.approx(exact.value, rel=0.02)
+        assert losses[1][name] != exact
+    state = trained(lowered, 3)
+    assert state.spec == TASK.initial_state().spec
+    assert state == trained(lowered, 3)
+    assert state != trained(TASK, 3)
