@@ -109,7 +109,7 @@ def refused(call: Callable[..., Any], *arguments: Any) -> tuple[grpc.StatusCode,
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments)
     code = caught.value.code()
-    assert code not in collaborator_module._AWAY
+    assert code in collaborator_module._REFUSALS
     return code, str(caught.value.details())
 
 
