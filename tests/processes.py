@@ -137,11 +137,12 @@ def _work(
     os.dup2(output, 1)
     os.dup2(output, 2)
     if die_at is not None:
-        _die_at(die_at)
+        kill_at_replacement(die_at)
     target(*arguments)
 
 
-def _die_at(count: int) -> None:
+def kill_at_replacement(count: int) -> None:
+    """Have this process killed when it is about to put its ``count``-th file in place, from 1."""
     replace, left = Path.replace, count
 
     def counted(self: Path, target: Path) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from openfl_flows.ops.files import load_state, replacing
+from openfl_flows.ops.atomic import replacing
+from openfl_flows.ops.files import load_state
 from openfl_flows.state import Spec, State
 
 SUFFIX = ".safetensors"

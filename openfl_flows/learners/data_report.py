@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from openfl_flows.learners.base import Table, Task
-from openfl_flows.ops.files import write_json
+from openfl_flows.ops.atomic import write_json
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from openfl_flows.models.digress.statistics import (
     merge_counts,
     statistics_from_counts,
 )
-from openfl_flows.ops.files import write_json
+from openfl_flows.ops.atomic import write_json
 
 
 def write_counts(path: Path, counts: Mapping[str, np.ndarray]) -> None:

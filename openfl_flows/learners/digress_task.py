@@ -45,7 +45,7 @@ from openfl_flows.models.digress import (
     statistics_from_counts,
 )
 from openfl_flows.models.digress.process import NoiseProcess
-from openfl_flows.ops.files import write_atomically
+from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
 

@@ -13,7 +13,8 @@ import torch
 
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
-from openfl_flows.ops.files import load_state, map_state, replacing, save_state, write_json
+from openfl_flows.ops.atomic import replacing, write_json
+from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import State
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,10 @@ class Site:
         learner = self._learner(round_)
         _save(self._file(round_), learner.local_state())
         files = sorted(self.folder.glob("local-*.pt"))
-        for file in set(files) - set([f for f in files if f <= self._file(round_)][-2:]):
-            file.unlink()
+        kept = [file for file in files if file <= self._file(round_)][-2:]
+        for file in files:
+            if file not in kept:
+                file.unlink()
         update = self.folder / _UPDATE
         save_state(update, learner.send())
         _resident[self.folder] = (learner, round_)

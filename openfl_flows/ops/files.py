@@ -1,11 +1,8 @@
-"""Files that are whole or absent: atomic writes, and States as safetensors."""
+"""States as safetensors files: written whole, checked when read, or mapped into memory."""
 
-import contextlib
 import json
 import mmap
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +10,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from openfl_flows.ops.atomic import replacing
 from openfl_flows.state import State
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path that takes the place of ``path`` once it is written and on disk.
-
-    A reader, or a kill at any moment, sees the old file or the new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def put_copy(source: Path, path: Path) -> None:
-    """Replace ``path`` by a copy of ``source``, a file that is only ever replaced as a whole.
-
-    Where the file system can, both are one file on disk: a model is large.
-    """
-    with replacing(path) as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write ``document`` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def save_state(path: Path, state: State) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.pki.certificates import (
     Key,
     common_name,
@@ -32,7 +33,7 @@ from openfl_flows.pki.certificates import (
     read_request,
     root_certificate,
 )
-from openfl_flows.pki.files import SECRET, read, write_atomically
+from openfl_flows.pki.files import PUBLIC, SECRET, read
 from openfl_flows.pki.party import install, make_request
 from openfl_flows.pki.plan import Party, Role
 
@@ -65,7 +66,7 @@ def create_authority(
         key = new_key()
         write_atomically(_key_file(temporary, "root"), key_pem(key), SECRET)
         root = root_certificate(key, start=start, end=end)
-        write_atomically(temporary / "root.crt", pem(root))
+        write_atomically(temporary / "root.crt", pem(root), PUBLIC)
         for role in get_args(Role):
             write_atomically(_key_file(temporary, f"{role}-ca"), key_pem(new_key()), SECRET)
         renew_authority(temporary, start=start)
@@ -96,7 +97,7 @@ def renew_authority(
     for role in get_args(Role):
         key = _private_key(_key_file(folder, f"{role}-ca"))
         issuer = issuer_certificate(role, key, root, root_key, start=start, end=end)
-        write_atomically(folder / f"{role}-ca.crt", pem(issuer))
+        write_atomically(folder / f"{role}-ca.crt", pem(issuer), PUBLIC)
 
 
 def sign(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.pki.authority import (
     LEAF_DAYS,
     ROOT_DAYS,
@@ -16,7 +17,7 @@ from openfl_flows.pki.authority import (
 )
 from openfl_flows.pki.certificates import common_name, fingerprint, key_fingerprint, read_request
 from openfl_flows.pki.check import MIN_DAYS, check_workspace
-from openfl_flows.pki.files import read, write_atomically
+from openfl_flows.pki.files import PUBLIC, read
 from openfl_flows.pki.party import CHAIN, install, make_request, read_certificates
 from openfl_flows.pki.plan import parties_of, party_of
 
@@ -150,7 +151,7 @@ def _sign(options: argparse.Namespace) -> Iterator[str]:
     except ValueError as error:
         raise ValueError(f"{options.request}: {error}") from None
     out = options.out or options.request.with_suffix(".pem")
-    write_atomically(out, bundle)
+    write_atomically(out, bundle, PUBLIC)
     yield f"certificate {out} of {party}"
     yield f"key SHA-256 {key_fingerprint(key)}: compare it with the party's"
 

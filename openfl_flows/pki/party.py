@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.pki.certificates import key_pem, new_key, pem, request_for
-from openfl_flows.pki.files import SECRET, read, write_atomically
+from openfl_flows.pki.files import PUBLIC, SECRET, read
 from openfl_flows.pki.plan import Party
 from openfl_flows.pki.verify import verified_chain
 
@@ -44,7 +45,7 @@ def make_request(workspace: Path, party: Party) -> bytes:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{waiting}: not a key that `openfl-flows pki request` made")
     request = request_for(party, key)
-    write_atomically(party.file(workspace, ".csr"), request)
+    write_atomically(party.file(workspace, ".csr"), request, PUBLIC)
     return request
 
 
@@ -89,10 +90,10 @@ def install(
             raise ValueError(f"no root for {party}: none in the bundle, expected --root FILE")
     chain = verified_chain(party, leaf, others, trusted, now=now)
     if roots is not None or not chain_file.exists():
-        write_atomically(chain_file, pem(*trusted))
+        write_atomically(chain_file, pem(*trusted), PUBLIC)
     if key_file == party.file(workspace, WAITING):
         key_file.replace(party.file(workspace, ".key"))
-    write_atomically(party.file(workspace, ".crt"), pem(*chain[:-1]))
+    write_atomically(party.file(workspace, ".crt"), pem(*chain[:-1]), PUBLIC)
     party.file(workspace, ".csr").unlink(missing_ok=True)
     return leaf
 

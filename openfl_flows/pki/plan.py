@@ -15,6 +15,9 @@ SITE = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 """The aggregator's address: a host name or an IPv4 address."""
 
+NAME_RULE = "lower-case letters, digits, . _ or -"
+"""What :func:`is_site_name` asks for, in words."""
+
 _STEM = {"aggregator": "server/agg_", "collaborator": "client/col_"}
 
 
@@ -36,6 +39,16 @@ class Party:
 
     def __str__(self) -> str:
         return f"{self.role} {self.name}"
+
+
+def is_address(value: object) -> bool:
+    """Whether a value can be the aggregator's address; OpenFL's ``auto`` is none."""
+    return isinstance(value, str) and value != "auto" and ADDRESS.fullmatch(value) is not None
+
+
+def is_site_name(value: object) -> bool:
+    """Whether a value can be a site's name."""
+    return isinstance(value, str) and SITE.fullmatch(value) is not None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -65,7 +78,7 @@ def aggregator_of(workspace: Path) -> Party:
     found: Any = read_yaml(path)
     for key in ("network", "settings", "agg_addr"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, str) or found == "auto" or not ADDRESS.fullmatch(found):
+    if not is_address(found):
         raise ValueError(
             f"{path}: network.settings.agg_addr={found}, expected the aggregator's host name"
         )
@@ -83,10 +96,8 @@ def sites_of(workspace: Path) -> list[Party]:
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: collaborators={names}, expected a list of sites' names")
     for name in names:
-        if not isinstance(name, str) or not SITE.fullmatch(name):
-            raise ValueError(
-                f"{path}: collaborators: {name!r}, expected lower-case letters, digits, . _ or -"
-            )
+        if not is_site_name(name):
+            raise ValueError(f"{path}: collaborators: {name!r}, expected {NAME_RULE}")
     return [Party(role="collaborator", name=name) for name in names]
 
 

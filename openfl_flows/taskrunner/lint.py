@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openfl_flows.pki.plan import ADDRESS, SITE, read_yaml
+from openfl_flows.pki.plan import NAME_RULE, is_address, is_site_name, read_yaml
 
 _SECTIONS = {
     *("aggregator", "assigner", "collaborator", "compression_pipeline", "data_loader"),
@@ -93,7 +93,7 @@ def _network_findings(network: Mapping[str, Any]) -> Iterator[str]:
         if value != wanted or type(value) is not type(wanted):
             yield f"network.settings.{key}{_said(value)}, expected {_yaml(wanted)}"
     address = network.get("agg_addr", _MISSING)
-    if not isinstance(address, str) or address == "auto" or not ADDRESS.fullmatch(address):
+    if not is_address(address):
         yield f"network.settings.agg_addr{_said(address)}, expected the aggregator's host name"
     port = network.get("agg_port", _MISSING)
     if type(port) is not int or not 1 <= port <= 65535:
@@ -139,8 +139,8 @@ def _cols_findings(cols: Any) -> Iterator[str]:
         yield f"collaborators={cols}, expected a list of sites' names"
         return
     for number, name in enumerate(cols):
-        if not isinstance(name, str) or not SITE.fullmatch(name):
-            yield f"collaborators: {name!r}, expected lower-case letters, digits, . _ or -"
+        if not is_site_name(name):
+            yield f"collaborators: {name!r}, expected {NAME_RULE}"
         if name in cols[:number]:
             yield f"collaborators: {name!r} twice, expected each site once"
 

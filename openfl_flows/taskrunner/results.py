@@ -114,17 +114,15 @@ def _check(result: Result) -> None:
         _check_form(result, name, facts[name], form)
     if facts.get("num_samples", 1) < 1:
         raise _refused(site, task, f"num_samples={facts['num_samples']}, expected at least 1")
-    counts = {name: mean[1] for kind in ("sums", "test") for name, mean in _sent(result, kind)}
+    counts = {
+        name: mean[1] for kind in ("sums", "test") for name, mean in sent_as(result, kind).items()
+    }
     for name, count in {**facts, **counts}.items():
         if not np.all((count >= 0) & np.isfinite(count)):
             raise _refused(site, task, f"{name!r} is {count}, expected a number from 0")
     metrics, sums = sorted(sent_as(result, "metric")), sorted(sent_as(result, "sums"))
     if metrics != sums:
         raise _refused(site, task, f"its metrics are {metrics}, but the sums are of {sums}")
-
-
-def _sent(result: Result, kind: str) -> list[tuple[str, Array]]:
-    return list(sent_as(result, kind).items())
 
 
 def _check_form(result: Result, name: str, array: Array, form: tuple[str, tuple[int, ...]]) -> None:

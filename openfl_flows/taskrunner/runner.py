@@ -162,7 +162,7 @@ class LearnerTaskRunner(TaskRunner):
 
     def get_tensor_dict(self, with_opt_vars: bool = False) -> dict[str, Array]:
         """The model that ``fx plan initialize`` writes, whole."""
-        return to_model_tensors(self._native or self._experiment.initial_state())
+        return to_model_tensors(self._whole())
 
     def set_tensor_dict(
         self, tensor_dict: Mapping[str, Array], with_opt_vars: bool = False
@@ -172,8 +172,7 @@ class LearnerTaskRunner(TaskRunner):
 
     def save_native(self, filepath: Path | str, **_: Any) -> None:
         """Write the model in its native format: what ``fx model save`` calls."""
-        model = self._native or self._experiment.initial_state()
-        self._experiment.task.save_native(model, Path(filepath))
+        self._experiment.task.save_native(self._whole(), Path(filepath))
 
     def load_native(self, filepath: Path | str, **_: Any) -> None:
         """Start from a checkpoint: what ``fx plan initialize -i FILE`` calls.
@@ -190,6 +189,10 @@ class LearnerTaskRunner(TaskRunner):
     def get_valid_data_size(self) -> int:
         """Samples behind the last validation: OpenFL's own means are weighted by them."""
         return self._num_validated
+
+    def _whole(self) -> State:
+        """The model of the file that was loaded, or the one that the federation starts from."""
+        return self._native or self._experiment.initial_state()
 
     def _of(self, name: str) -> Site:
         if self._site is None:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ConfigDict
 
 from openfl_flows.experiment import check, site_names
-from openfl_flows.pki.plan import ADDRESS, read_yaml
+from openfl_flows.pki.plan import is_address, read_yaml
 
 PLAN = Path("plan") / "plan.yaml"
 COLS = Path("plan") / "cols.yaml"
@@ -42,7 +42,7 @@ class Network:
 
     def __post_init__(self) -> None:
         """Refuse what no site could dial, and waits of no length."""
-        if self.agg_addr == "auto" or not ADDRESS.fullmatch(self.agg_addr):
+        if not is_address(self.agg_addr):
             raise ValueError(
                 f"network.agg_addr={self.agg_addr!r}, expected a host name or an IPv4 address"
             )

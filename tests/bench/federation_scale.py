@@ -178,38 +178,22 @@ def _ours(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[A
 
 
 def _stock(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[Any]]:
-    from openfl.component.aggregator import Aggregator
-    from openfl.component.assigner import RandomGroupedAssigner
     from openfl.interface.aggregation_functions import WeightedAverage
     from openfl.pipelines import NoCompressionPipeline
-    from openfl.protocols import utils
 
     from tests.bench.federation_models import StockData, StockRunner
+    from tests.openfl_own import openfl_aggregator
 
     runners = [StockRunner(data_loader=StockData(), **model) for _ in SITES]
     for runner in runners:
         runner.initialize_tensorkeys_for_functions()
-    initial = runners[0].get_tensor_dict(False)
-    utils.dump_proto(utils.construct_model_proto(initial, 0, NoCompressionPipeline()), "init.pbuf")
-    group = {"name": "learning", "percentage": 1.0, "tasks": list(TASKS)}
-    aggregator = Aggregator(
-        aggregator_uuid="aggregator",
-        federation_uuid="federation",
-        authorized_cols=list(SITES),
-        init_state_path="init.pbuf",
-        best_state_path="best.pbuf",
-        last_state_path="last.pbuf",
-        rounds_to_train=rounds,
+    aggregator = openfl_aggregator(
+        runners[0].get_tensor_dict(False),
+        sites=SITES,
+        tasks=dict.fromkeys(TASKS, WeightedAverage()),
+        rounds=rounds,
+        pipeline=NoCompressionPipeline(),
         db_store_rounds=2,
-        use_delta_updates=False,
-        persist_checkpoint=False,
-        compression_pipeline=NoCompressionPipeline(),
-        assigner=RandomGroupedAssigner(
-            task_groups=[group],
-            tasks={task: {"aggregation_type": WeightedAverage()} for task in TASKS},
-            authorized_cols=list(SITES),
-            rounds_to_train=rounds,
-        ),
     )
     sites = [
         _site(meter, aggregator, name, runner, STOCK_TASKS, NoCompressionPipeline())

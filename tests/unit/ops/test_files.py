@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from openfl_flows.ops.files import (
-    let_go,
-    load_state,
-    map_state,
-    put_copy,
-    replacing,
-    save_state,
-    write_atomically,
-    write_json,
-)
+from openfl_flows.ops.atomic import put_copy, replacing, write_atomically, write_json
+from openfl_flows.ops.files import let_go, load_state, map_state, save_state
 from openfl_flows.state import State
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "int8", "bool")

@@ -1,6 +1,5 @@
 import datetime as dt
 import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -18,6 +17,7 @@ from openfl_flows.pki.certificates import new_key, pem
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.party import install, make_request, read_public_key
 from openfl_flows.pki.plan import Party
+from tests.processes import kill_at_replacement
 
 AGGREGATOR = Party(role="aggregator", name="agg.example.org")
 SITE = Party(role="collaborator", name="site-1")
@@ -66,16 +66,7 @@ def test_a_rotation_keeps_the_pair_in_use_until_the_new_one_is_there(authority, 
 
 
 def _install_and_die(workspace: Path, bundle: bytes, count: int) -> None:
-    replace, left = Path.replace, count
-
-    def counted(self: Path, target: Path) -> Path:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = counted  # type: ignore[method-assign,assignment]
+    kill_at_replacement(count)
     install(workspace, SITE, bundle)
 
 

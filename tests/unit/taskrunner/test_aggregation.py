@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from openfl.component.aggregator.aggregator import Aggregator
-from openfl.component.assigner import RandomGroupedAssigner
 from openfl.databases import TensorDB
 from openfl.interface.aggregation_functions import WeightedAverage
 from openfl.pipelines.tensor_codec import TensorCodec
@@ -22,6 +21,7 @@ from openfl_flows.taskrunner.loader import SiteData
 from openfl_flows.taskrunner.pipeline import ExactPipeline
 from openfl_flows.taskrunner.runner import LearnerTaskRunner
 from openfl_flows.taskrunner.wire import to_model_tensors
+from tests.openfl_own import openfl_aggregator
 
 SITES = ("site-1", "site-2")
 ROUNDS = 3
@@ -64,32 +64,14 @@ def simulated(join: dict, out: Path) -> list[str]:
     return [record["digest"] for record in run.record["rounds"]]
 
 
-def openfl_aggregator(join: dict) -> Aggregator:
+def joining_aggregator(join: dict) -> Aggregator:
     """OpenFL's own, with nothing of ours but the pipeline and the aggregation function."""
-    weighted = {"aggregation_type": WeightedAverage()}
-    tasks = dict.fromkeys(TASKS, weighted) | {"train": {"aggregation_type": JoinAggregation(join)}}
-    proto = utils.construct_model_proto(
-        to_model_tensors(ToyTask(sites=SITES, seed=3).initial_state()), 0, ExactPipeline()
-    )
-    utils.dump_proto(proto, "init.pbuf")
-    return Aggregator(
-        aggregator_uuid="aggregator",
-        federation_uuid="federation",
-        authorized_cols=list(SITES),
-        init_state_path="init.pbuf",
-        best_state_path="best.pbuf",
-        last_state_path="last.pbuf",
-        assigner=RandomGroupedAssigner(
-            task_groups=[{"name": "all", "percentage": 1.0, "tasks": list(TASKS)}],
-            tasks=tasks,
-            authorized_cols=list(SITES),
-            rounds_to_train=ROUNDS,
-        ),
-        compression_pipeline=ExactPipeline(),
-        rounds_to_train=ROUNDS,
-        persist_checkpoint=False,
-        # With deltas OpenFL serves base + (model - base), which is another model in the last bits.
-        use_delta_updates=False,
+    return openfl_aggregator(
+        to_model_tensors(ToyTask(sites=SITES, seed=3).initial_state()),
+        sites=SITES,
+        tasks=dict.fromkeys(TASKS, WeightedAverage()) | {"train": JoinAggregation(join)},
+        rounds=ROUNDS,
+        pipeline=ExactPipeline(),
     )
 
 
@@ -116,7 +98,7 @@ def take_part(aggregator: Aggregator, site: str, runner: LearnerTaskRunner, roun
 def test_openfls_own_aggregator_gives_the_models_of_the_simulation(name, tmp_path):
     join = {"name": name}
     expected = simulated(join, tmp_path / "simulated")
-    aggregator = openfl_aggregator(join)
+    aggregator = joining_aggregator(join)
     runners = {site: LearnerTaskRunner(SiteData("."), EXPERIMENT) for site in SITES}
     for round_ in range(ROUNDS):
         for site in reversed(SITES):
@@ -127,7 +109,7 @@ def test_openfls_own_aggregator_gives_the_models_of_the_simulation(name, tmp_pat
 
 def test_a_round_that_is_committed_is_not_joined_again(tmp_path):
     join = {"name": "diloco"}
-    aggregator = openfl_aggregator(join)
+    aggregator = joining_aggregator(join)
     runners = {site: LearnerTaskRunner(SiteData("."), EXPERIMENT) for site in SITES}
     for site in SITES:
         take_part(aggregator, site, runners[site], 0)
@@ -135,7 +117,7 @@ def test_a_round_that_is_committed_is_not_joined_again(tmp_path):
     SingletonABCMeta._instances.pop(JoinAggregation)
     release_learners()
 
-    again = openfl_aggregator(join)
+    again = joining_aggregator(join)
     for site in SITES:
         take_part(again, site, LearnerTaskRunner(SiteData("."), EXPERIMENT), 0)
     run = RunDirectory.open(Path("local_state/run"))
