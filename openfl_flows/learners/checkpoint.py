@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from openfl_flows.models.lightning import load_lightning
 from openfl_flows.ops.atomic import replacing
 from openfl_flows.ops.files import load_state
 from openfl_flows.state import Spec, State
@@ -45,6 +46,8 @@ def checked(path: Path, state: State, spec: Spec) -> State:
 def load_torch(path: Path) -> Mapping[str, Any]:
     """Read a mapping of tensors and plain values that torch saved; nothing in it is executed.
 
+    Of a Lightning checkpoint that holds other objects too, the state dict alone.
+
     Raises:
         ValueError: The file is missing, cannot be read, or holds something else.
     """
@@ -53,16 +56,23 @@ def load_torch(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path}: not a file of tensors and plain values alone, which is all that is read "
-            "because anything else could run code"
-        ) from None
+        return _beside_objects(path)
     except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not readable by torch: {reason}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a mapping of tensors")
     return content
+
+
+def _beside_objects(path: Path) -> Mapping[str, Any]:
+    try:
+        return load_lightning(path)
+    except ValueError:
+        raise ValueError(
+            f"{path}: not a file of tensors and plain values alone, which is all that is read "
+            "because anything else could run code"
+        ) from None
 
 
 def save_torch(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Published checkpoints into our networks, and ours into the published form."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from openfl_flows.models.digress.schedule import cosine_betas
+from openfl_flows.models.lightning import load_lightning
 
 _PREFIX = "model."
 _BETAS = "noise_schedule.betas"
@@ -25,7 +27,7 @@ def load_published(
     the cosine one, and metrics.
 
     Args:
-        source: a file that `torch.load(weights_only=True)` reads, or its content.
+        source: a file that torch saved, or its content; nothing in a file is executed.
         diffusion_steps: T that a noise schedule in it must have; None for any.
 
     Raises:
@@ -33,7 +35,7 @@ def load_published(
     """
     content: Any = source
     if not isinstance(source, Mapping):
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        content = _read(Path(source))
     content = content.get("state_dict", content)
     betas = content.get(_BETAS)
     if betas is not None and not torch.allclose(betas, cosine_betas(len(betas) - 1), atol=1e-6):
@@ -53,6 +55,15 @@ def load_published(
             f"no parameters mlp_in_*, tf_layers.*, mlp_out_* among {len(content)} keys"
         )
     return state
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # Hyper-parameters of classes that are not here.
+        return load_lightning(path)
+    return content
 
 
 def to_published(

@@ -91,7 +91,9 @@ def log_posterior(
     log_from_x = torch.logaddexp(
         survival_s.log() + log_share, _log1m(survival_s) + limit_K.log() + log_total
     )
-    return (_log_kept(here, keep, log_limit_z) + log_from_x).log_softmax(-1)
+    # Bounded too: what cannot have become z_t from any class leaves all classes equal, not NaN.
+    log_step = _log_kept(here, keep, log_limit_z).clamp_min(-1e30)
+    return (log_step + log_from_x).log_softmax(-1)
 
 
 def log_posterior_soft(

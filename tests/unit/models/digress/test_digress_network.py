@@ -196,3 +196,17 @@ def test_bfloat16_autocast_stays_close():
 def test_impossible_configurations_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         config(**change)
+
+
+def test_a_checkpoint_with_hyper_parameters_of_foreign_classes_loads(tmp_path):
+    class Infos:
+        def __reduce__(self):
+            return (pytest.fail, ("was run",))
+
+    state = denoiser(1).model.state_dict()
+    published = to_published(state, diffusion_steps=20)
+    hyper = {"dataset_infos": Infos()}
+    torch.save({"state_dict": published, "hyper_parameters": hyper}, tmp_path / "published.ckpt")
+    loaded = load_published(tmp_path / "published.ckpt", diffusion_steps=20)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    assert loaded.keys() == state.keys()
