@@ -20,6 +20,7 @@ from openfl_flows.models.digress import (
     regressor_config,
     to_published,
 )
+from openfl_flows.models.digress.precision import Kernels
 from openfl_flows.state import State
 
 _STATISTICS = "statistics."
@@ -32,13 +33,22 @@ class Networks(nn.Module):
     Args:
         config: The denoiser's; the regressor's follows from it.
         statistics: What defines the forward process.
+        kernels: What computes the layers.
+
+    Raises:
+        ValueError: Native kernels cannot be had here, or do not compute such networks.
     """
 
-    def __init__(self, config: DigressConfig, statistics: GraphStatistics) -> None:
+    def __init__(
+        self, config: DigressConfig, statistics: GraphStatistics, kernels: Kernels = "torch"
+    ) -> None:
         super().__init__()
         self.statistics = statistics
         self.denoiser = Denoiser(config, statistics)
         self.regressor = Regressor(regressor_config(config), statistics)
+        if kernels == "native":
+            self.denoiser.model.use_native_kernels()
+            self.regressor.model.use_native_kernels()
 
     def state(self) -> State:
         """A copy of all parameters, with the statistics as frozen tensors.

@@ -22,12 +22,14 @@ class Masks(NamedTuple):
         pairs: 1.0 on pairs of distinct real nodes, (B, N, N, 1).
         squares: 1.0 on pairs of real nodes, diagonal included, (B, N, N, 1).
         keys: 0 on real nodes and a large negative number on padding, (B, 1, N, 1).
+        sizes: number of real nodes, (B,) int64.
     """
 
     nodes: Tensor
     pairs: Tensor
     squares: Tensor
     keys: Tensor
+    sizes: Tensor
 
 
 def make_masks(mask_BN: Tensor, dtype: torch.dtype) -> Masks:
@@ -40,7 +42,24 @@ def make_masks(mask_BN: Tensor, dtype: torch.dtype) -> Masks:
         pairs=(squares_BNN & ~eye_NN).unsqueeze(-1).to(dtype),
         squares=squares_BNN.unsqueeze(-1).to(dtype),
         keys=keys_B1N1,
+        sizes=mask_BN.sum(1),
     )
+
+
+class Film(NamedTuple):
+    """Feature-wise modulations by the graph state, (B, X) each; factors come with their 1 added.
+
+    Attributes:
+        e_mul: factor of the pairs.
+        x_mul: factor of the nodes.
+        e_add: offset of the pairs.
+        x_add: offset of the nodes.
+    """
+
+    e_mul: Tensor
+    x_mul: Tensor
+    e_add: Tensor
+    x_add: Tensor
 
 
 class Pool(nn.Module):
@@ -60,14 +79,18 @@ class Pool(nn.Module):
         """Pool (B, M, width) under a mask (B, M, 1) to (B, out)."""
         if not self.corrected:
             parts = (states.mean(1), states.min(1).values, states.max(1).values, states.std(1))
-            return _linear(self.lin, torch.cat(parts, -1))
+            return self.read(torch.cat(parts, -1))
         share = mask / mask.sum(1, keepdim=True).clamp_min(1.0)
         mean = (states * share).sum(1)
         variance = ((states - mean.unsqueeze(1)).square() * share).sum(1)
         far = (1 - mask) * 1e9
         some = mask.amax(1)
         low, high = (states + far).amin(1) * some, (states - far).amax(1) * some
-        return _linear(self.lin, torch.cat((mean, low, high, (variance + 1e-6).sqrt()), -1))
+        return self.read(torch.cat((mean, low, high, (variance + 1e-6).sqrt()), -1))
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """The linear map of pooled states, (B, 4 width) to (B, out)."""
+        return F.linear(pooled, self.lin.weight, self.lin.bias)
 
 
 class Attention(nn.Module):
@@ -101,35 +124,42 @@ class Attention(nn.Module):
     def graph(self, x: Tensor, e: Tensor, y: Tensor, masks: Masks) -> Tensor:
         """New graph state (B, Y) of node states, pair states and the old one."""
         pairs_BME = e.flatten(1, 2)
-        mixed = self.y_y(y) + self.e_y(pairs_BME, masks.pairs.flatten(1, 2))
-        new: Tensor = self.y_out(mixed + self.x_y(x, masks.nodes))
+        of_pairs = self.e_y(pairs_BME, masks.pairs.flatten(1, 2))
+        return self.mix(self.x_y(x, masks.nodes), of_pairs, y)
+
+    def mix(self, of_nodes: Tensor, of_pairs: Tensor, y: Tensor) -> Tensor:
+        """New graph state (B, Y) of what was pooled, (B, Y) each, and the old one."""
+        new: Tensor = self.y_out(self.y_y(y) + of_pairs + of_nodes)
         return new
 
     def nodes_and_pairs(
         self, x: Tensor, e: Tensor, y: Tensor, masks: Masks
     ) -> tuple[Tensor, Tensor]:
         """New node states (B, N, X) and pair states (B, N, N, E)."""
-        q, k, v = _fused((self.q, self.k, self.v), x).chunk(3, -1)
+        q, k, v, film = self.project(x, y)
         # "1 +" of each modulation rides on the bias of its map.
         packed = _fused((self.e_mul, self.e_add), e, plus_one=1)
-        films = _fused((self.y_e_mul, self.y_x_mul, self.y_e_add, self.y_x_add), y, plus_one=2)
-        e_mul, x_mul, e_add, x_add = films.chunk(4, -1)
         if not self.corrected:
             q, k, v = q * masks.nodes, k * masks.nodes, v * masks.nodes
         gathered, mixed = edge_attention(
-            q * self.scale, k, v, packed, e_mul, e_add,
+            q, k, v, packed, film.e_mul, film.e_add,
             masks.keys if self.mask_keys else None, None if self.corrected else masks.squares,
         )  # fmt: skip
-        pairs = self.e_out(mixed)
-        nodes = self.x_out(torch.addcmul(x_add.unsqueeze(1), gathered, x_mul.unsqueeze(1)))
+        nodes, pairs = self.read(gathered, film), self.e_out(mixed)
         if not self.corrected:
             nodes, pairs = nodes * masks.nodes, pairs * masks.squares
         return nodes, pairs
 
+    def project(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Film]:
+        """Scaled queries, keys and values of the nodes, (B, N, X) each, and the modulations."""
+        q, k, v = _fused((self.q, self.k, self.v), x).chunk(3, -1)
+        maps = (self.y_e_mul, self.y_x_mul, self.y_e_add, self.y_x_add)
+        return q * self.scale, k, v, Film(*_fused(maps, y, plus_one=2).chunk(4, -1))
 
-def _linear(layer: nn.Linear, states: Tensor) -> Tensor:
-    """The layer applied; typed, unlike a module call."""
-    return F.linear(states, layer.weight, layer.bias)
+    def read(self, gathered: Tensor, film: Film) -> Tensor:
+        """Change of the node states, (B, N, X), of what the nodes gathered."""
+        mixed = torch.addcmul(film.x_add.unsqueeze(1), gathered, film.x_mul.unsqueeze(1))
+        return F.linear(mixed, self.x_out.weight, self.x_out.bias)
 
 
 def _fused(layers: tuple[nn.Linear, ...], states: Tensor, *, plus_one: int = 0) -> Tensor:

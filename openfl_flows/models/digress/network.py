@@ -8,12 +8,15 @@ Shape legend: B graphs, N padded nodes, X / E / Y widths of node, pair and graph
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openfl_flows.models.digress.attention import Attention, Masks, make_masks
 from openfl_flows.models.digress.config import DigressConfig
 from openfl_flows.models.digress.fused import dropout
+from openfl_flows.models.digress.native import update_natively
+from openfl_flows.models.digress.native.build import kernels
 
 
 class Widths(NamedTuple):
@@ -41,6 +44,7 @@ class GraphTransformer(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.corrected = config.corrected
+        self.native = False
         self.mlp_in_X = _input_mlp(inputs.x, config.mlp_x, config.dx)
         self.mlp_in_E = _input_mlp(inputs.e, config.mlp_e, config.de)
         self.mlp_in_y = _input_mlp(inputs.y, config.mlp_y, config.dy)
@@ -58,7 +62,7 @@ class GraphTransformer(nn.Module):
 
         Args:
             x: node inputs, (B, N, inputs.x), zero on padding.
-            e: pair inputs, (B, N, N, inputs.e), symmetric, zero on padding.
+            e: pair inputs, (B, N, N, inputs.e), symmetric, one-hot or zero; zero on padding.
             y: graph inputs, (B, inputs.y).
             mask: True on real nodes, (B, N).
 
@@ -67,19 +71,42 @@ class GraphTransformer(nn.Module):
             y (B, outputs.y); zero on padding.
         """
         masks = make_masks(mask, x.dtype)
-        pairs_in = self.mlp_in_E(e)
         h_x = self.mlp_in_X(x) * masks.nodes
-        h_e = (pairs_in + pairs_in.transpose(1, 2)) / 2 * masks.squares
-        h_y = self.mlp_in_y(y)
+        h_e = self._read_pairs(e) * masks.squares
+        h_y = self.mlp_in_y(y).to(x.dtype)
         last = len(self.tf_layers) - 1
         with_xe, with_y = self.outputs.x + self.outputs.e > 0, self.outputs.y > 0
         for i, layer in enumerate(self.tf_layers):
             assert isinstance(layer, Layer)
             final = i == last
-            h_x, h_e, h_y = layer.update(
-                h_x, h_e, h_y, masks, with_xe=with_xe or not final, with_y=with_y or not final
-            )
+            wanted = {"with_xe": with_xe or not final, "with_y": with_y or not final}
+            if self.native:
+                h_x, h_e, h_y = update_natively(layer, h_x, h_e, h_y, masks.sizes, **wanted)
+            else:
+                h_x, h_e, h_y = layer.update(h_x, h_e, h_y, masks, **wanted)
         return self._read_out(h_x, h_e, h_y, (x, e, y), masks)
+
+    def use_native_kernels(self) -> None:
+        """Compute the layers with kernels compiled for this processor.
+
+        Raises:
+            ValueError: They cannot be compiled here, or numerics are not the corrected ones.
+        """
+        if not self.corrected:
+            raise ValueError("kernels=native with numerics=published, expected numerics=corrected")
+        kernels()
+        self.native = True
+
+    def _read_pairs(self, e: Tensor) -> Tensor:
+        """States of the pairs (B, N, N, E), symmetric."""
+        if e.requires_grad:
+            states: Tensor = self.mlp_in_E(e)
+            return (states + states.transpose(1, 2)) / 2
+        # One-hot inputs are few different ones, and the zeros of the diagonal: a table is enough.
+        classes = e.shape[-1]
+        table: Tensor = self.mlp_in_E(torch.eye(classes + 1, classes, device=e.device))
+        index = torch.where(e.any(-1), e.argmax(-1), classes)
+        return F.embedding(index, table)
 
     def _read_out(
         self, h_x: Tensor, h_e: Tensor, h_y: Tensor, inputs: tuple[Tensor, ...], masks: Masks
