@@ -28,8 +28,29 @@ def cache_key(content: bytes, options: Mapping[str, object]) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return _key(hashlib.sha256(content).digest(), options)
+
+
+def file_key(path: Path, options: Mapping[str, object]) -> str:
+    """The `cache_key` of a file's content, which is not held in memory.
+
+    Args:
+        path: The file.
+        options: Everything else that decides the result (JSON types only).
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return _key(hashlib.file_digest(stream, "sha256").digest(), options)
+
+
+def _key(content: bytes, options: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    digest.update(hashlib.sha256(content).digest())
+    digest.update(content)
     return digest.hexdigest()
 
 

@@ -15,19 +15,16 @@ Run `python -m openfl_flows.data.make_sample --out molecules.csv --num 3000 --se
 import argparse
 import csv
 import logging
-import multiprocessing
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from openfl_flows.data.xtb import Label, label_all
 
 COLUMNS = ("mol_id", "smiles", "mu", "homo")
 """Columns of the sample; `mu` in Debye, `homo` in Hartree, as in MoleculeNet's QM9."""
@@ -96,29 +93,8 @@ REFUSED = {
 
 _REFUSED_QUERIES = tuple(Chem.MolFromSmarts(smarts) for smarts in REFUSED.values())
 
-NUM_CONFORMERS = 5
-"""Conformers among which the one of lowest energy is labelled."""
-# RDKit seeds conformer i with seed * (i + 1): with 0 they would all be the same.
-EMBEDDING_SEED = 7
-"""Seed of the conformers, the same for every molecule."""
-BOHR_IN_ANGSTROM = 0.529177210903
-ATOMIC_DIPOLE_IN_DEBYE = 2.541746473
-"""One e·a0, the atomic unit of the dipole moment."""
-
 _Key = TypeVar("_Key")
 _LOG = logging.getLogger(__name__)
-
-
-class LabelError(Exception):
-    """A molecule has no label; the message is the step that failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """Two properties of one molecule: `mu` (|dipole|, Debye) and `homo` (Hartree)."""
-
-    mu: float
-    homo: float
 
 
 def grow_molecules(num: int, seed: int) -> list[str]:
@@ -145,60 +121,6 @@ def grow_molecules(num: int, seed: int) -> list[str]:
         if len(found) == num:
             return sorted(found, key=lambda smiles: (found[smiles], smiles))
     raise ValueError(f"num is {num}, but only {len(found)} different molecules were found")
-
-
-def label(smiles: str) -> Label:
-    """Compute the dipole and the HOMO energy of one molecule with GFN2-xTB.
-
-    ETKDGv3 embeds `NUM_CONFORMERS` conformers, MMFF94 relaxes each, and the one with the lowest
-    GFN2-xTB energy is labelled by that single point. Stereochemistry that the SMILES leaves open
-    is whatever that conformer has. Values are rounded to the four decimals of QM9.
-    Method: Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019).
-
-    Raises:
-        ValueError: the SMILES cannot be read.
-        LabelError: no conformer, no force field or no converged wave function.
-    """
-    mol = Chem.MolFromSmiles(smiles)
-    if mol is None:
-        raise ValueError(f"SMILES {smiles!r} cannot be read; expected a molecule that RDKit reads")
-    mol = Chem.AddHs(mol)
-    # RDKit's stubs give its embedding options the wrong types.
-    parameters: Any = rdDistGeom.ETKDGv3()
-    parameters.randomSeed = EMBEDDING_SEED
-    conformers = list(rdDistGeom.EmbedMultipleConfs(mol, NUM_CONFORMERS, parameters))
-    if not conformers:
-        raise LabelError("no conformer")
-    relaxed = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, maxIters=2000)
-    if any(status < 0 for status, _ in relaxed):
-        raise LabelError("no MMFF94 parameters")
-    if any(status > 0 for status, _ in relaxed):
-        raise LabelError("MMFF94 not converged")
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-    points = [_single_point(numbers, mol.GetConformer(i).GetPositions()) for i in conformers]
-    return min(points, key=lambda point: point[0])[1]
-
-
-def label_all(
-    molecules: Sequence[str], workers: int = 1
-) -> tuple[dict[str, Label], dict[str, str]]:
-    """Label molecules in `workers` processes.
-
-    Returns:
-        The labels by SMILES, and the reason by SMILES for each molecule that has none.
-    """
-    labels: dict[str, Label] = {}
-    failures: dict[str, str] = {}
-    # OpenMP reads its thread count once, when the library is loaded: only a fresh process obeys.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_use_one_thread) as pool:
-        outcomes = pool.imap(_label_or_reason, molecules, chunksize=16)
-        for smiles, outcome in zip(molecules, outcomes, strict=True):
-            if isinstance(outcome, Label):
-                labels[smiles] = outcome
-            else:
-                failures[smiles] = outcome
-    return labels, failures
 
 
 def write_sample(path: Path, labels: Mapping[str, Label]) -> None:
@@ -337,34 +259,6 @@ def _raise_bond_order(mol: Chem.RWMol, stream: random.Random) -> None:
     if weights:
         index, order = _draw(stream, weights)
         mol.GetBondWithIdx(index).SetBondType(order)
-
-
-def _single_point(numbers: np.ndarray, positions: np.ndarray) -> tuple[float, Label]:
-    """Energy in Hartree and label of one geometry (positions in Angstrom)."""
-    # tblite is needed to make the sample, not to read it.
-    from tblite.interface import Calculator
-
-    calculator = Calculator("GFN2-xTB", numbers, positions / BOHR_IN_ANGSTROM)
-    calculator.set("verbosity", 0)
-    try:
-        result = calculator.singlepoint()
-    except RuntimeError as error:
-        raise LabelError("GFN2-xTB not converged") from error
-    occupied = result.get("orbital-occupations") > 0.5
-    homo = float(result.get("orbital-energies")[occupied].max())
-    mu = float(np.linalg.norm(result.get("dipole"))) * ATOMIC_DIPOLE_IN_DEBYE
-    return float(result.get("energy")), Label(mu=round(mu, 4), homo=round(homo, 4))
-
-
-def _label_or_reason(smiles: str) -> Label | str:
-    try:
-        return label(smiles)
-    except LabelError as error:
-        return str(error)
-
-
-def _use_one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from openfl_flows.data import partition
-from openfl_flows.data.molecules import Molecules, split
+from openfl_flows.data.molecule_table import MoleculeTable
+from openfl_flows.data.molecules import split
+from openfl_flows.data.skew import divergence
 from openfl_flows.data.strata import murcko_scaffolds, property_bins, ring_counts
+
+By = Literal["rings", "atoms", "mu", "homo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,36 +23,43 @@ class PartitionConfig:
 
     Attributes:
         name: ``iid``; ``sizes`` by given fractions; ``dirichlet`` with skewed classes;
-            ``scaffold`` with every Murcko scaffold at one site only.
+            ``scaffold`` with every Murcko scaffold at one site only; ``ranges`` with a contiguous
+            range of sizes, rings or a property at each site, ties dealt at random.
         fractions: Share of each site, for ``sizes``.
         alpha: Concentration, for ``dirichlet``: small is more skewed.
-        by: Classes that ``dirichlet`` skews and that the report counts: rings, atoms, or
-            quantile bins of the dipole (``mu``) or the orbital energy (``homo``).
+        by: What ``dirichlet`` and ``ranges`` skew and the report counts: rings, atoms, or
+            the dipole (``mu``) or the orbital energy (``homo``), counted in quantile bins.
+            Molecules without a value are a class of their own to ``dirichlet`` and dealt at random
+            by ``ranges``.
         bins: Number of quantile bins.
         split: Fractions of each site's training, validation and test part.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    name: Literal["iid", "sizes", "dirichlet", "scaffold"] = "iid"
+    name: Literal["iid", "sizes", "dirichlet", "scaffold", "ranges"] = "iid"
     fractions: tuple[float, ...] | None = None
     alpha: float | None = None
-    by: Literal["rings", "atoms", "mu", "homo"] = "rings"
+    by: By = "rings"
     bins: int = 5
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+
+
+_TARGETS = {"mu": 0, "homo": 1}
+"""Columns of the properties among the targets."""
 
 
 class SiteMolecules(NamedTuple):
     """One site's molecules."""
 
-    train: Molecules
-    val: Molecules
-    test: Molecules
+    train: MoleculeTable
+    val: MoleculeTable
+    test: MoleculeTable
 
 
 def shares(
-    molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
-) -> dict[str, Molecules]:
+    molecules: MoleculeTable, sites: Sequence[str], config: PartitionConfig, seed: int
+) -> dict[str, MoleculeTable]:
     """Deal molecules to sites; each keeps them in the order they had.
 
     Sites are served in the order of their names, so that naming them in another order changes
@@ -62,7 +73,7 @@ def shares(
 
 
 def deal(
-    molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
+    molecules: MoleculeTable, sites: Sequence[str], config: PartitionConfig, seed: int
 ) -> dict[str, SiteMolecules]:
     """Deal molecules to sites, then split each site's own into training, validation and test.
 
@@ -88,12 +99,8 @@ def composition_table(
     dealt: Mapping[str, SiteMolecules], config: PartitionConfig
 ) -> tuple[tuple[str, ...], tuple[tuple[str | int, ...], ...]]:
     """Columns and rows: per site the sizes of its parts, then its molecules of each class."""
-    sizes = {site: sum(len(part) for part in own) for site, own in dealt.items()}
-    everything = _concatenate([part for own in dealt.values() for part in own])
-    labels = _labels(everything, config)
-    bounds = np.cumsum([0, *sizes.values()])
-    slices = tuple(np.arange(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
-    classes = partition.composition(slices, labels)
+    everything, slices = _site_by_site(dealt)
+    classes = partition.composition(slices, _labels(everything, config.by, config.bins))
     names = tuple(_class_name(config, row.label) for row in classes)
     rows: list[tuple[str | int, ...]] = [
         (site, *(len(part) for part in own), *(row.counts[i] for row in classes))
@@ -102,8 +109,32 @@ def composition_table(
     return ("site", "train", "val", "test", *names), tuple(rows)
 
 
+def skew_table(
+    dealt: Mapping[str, SiteMolecules], config: PartitionConfig
+) -> tuple[tuple[str, ...], tuple[tuple[str | float, ...], ...]]:
+    """Columns and rows: how far each site's histograms are from those of all sites together.
+
+    Jensen-Shannon divergences in bits, from 0 (equal) to 1 (nothing in common), of rings, heavy
+    atoms and quantile bins of the targets; molecules without a target are left out of its column,
+    and a target that no molecule has is left out altogether.
+    """
+    everything, slices = _site_by_site(dealt)
+    columns = {}
+    for kind in get_args(By):
+        column = _TARGETS.get(kind)
+        known = np.ones(len(everything), dtype=bool)
+        if column is not None:
+            known = ~np.isnan(everything.targets[:, column])
+        if known.sum() >= config.bins:
+            columns[kind] = divergence(_labels(everything, kind, config.bins), slices, known)
+    rows: list[tuple[str | float, ...]] = [
+        (site, *(values[i] for values in columns.values())) for i, site in enumerate(dealt)
+    ]
+    return ("site", *columns), tuple(rows)
+
+
 def _parts(
-    molecules: Molecules, sites: Sequence[str], config: PartitionConfig, seed: int
+    molecules: MoleculeTable, sites: Sequence[str], config: PartitionConfig, seed: int
 ) -> partition.Parts:
     num = len(sites)
     if config.name == "sizes":
@@ -118,20 +149,36 @@ def _parts(
     if config.name == "dirichlet":
         if config.alpha is None:
             raise ValueError("partition.alpha is missing, expected a number above 0 for dirichlet")
-        labels = _labels(molecules, config)
+        labels = _labels(molecules, config.by, config.bins)
         return partition.dirichlet(labels, sites=num, alpha=config.alpha, seed=seed, min_size=10)
+    if config.name == "ranges":
+        return partition.by_range(_values(molecules, config.by), sites=num, seed=seed)
     if config.name == "scaffold":
         return partition.by_group(murcko_scaffolds(molecules.smiles), sites=num)
     return partition.iid(len(molecules), sites=num, seed=seed)
 
 
-def _labels(molecules: Molecules, config: PartitionConfig) -> NDArray[np.int64]:
-    if config.by == "rings":
-        return ring_counts(molecules.smiles)
-    if config.by == "atoms":
-        return molecules.num_atoms
-    column = 0 if config.by == "mu" else 1
-    return property_bins(molecules.targets[:, column], bins=config.bins)
+def _values(molecules: MoleculeTable, by: By) -> NDArray[np.float64]:
+    """What ``by`` names as numbers, NaN where a molecule has none."""
+    if by == "rings":
+        return ring_counts(molecules.smiles).astype(np.float64)
+    if by == "atoms":
+        return molecules.num_atoms.astype(np.float64)
+    return molecules.targets[:, _TARGETS[by]].astype(np.float64)
+
+
+def _labels(molecules: MoleculeTable, by: By, bins: int) -> NDArray[np.int64]:
+    """What ``by`` names as classes."""
+    values = _values(molecules, by)
+    return property_bins(values, bins=bins) if by in _TARGETS else values.astype(np.int64)
+
+
+def _site_by_site(dealt: Mapping[str, SiteMolecules]) -> tuple[MoleculeTable, partition.Parts]:
+    """All molecules in the order of sites, and where each site's are."""
+    sizes = [sum(len(part) for part in own) for own in dealt.values()]
+    bounds = np.cumsum([0, *sizes])
+    slices = tuple(np.arange(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    return _concatenate([part for own in dealt.values() for part in own]), slices
 
 
 def _class_name(config: PartitionConfig, label: str) -> str:
@@ -140,14 +187,5 @@ def _class_name(config: PartitionConfig, label: str) -> str:
     return f"{config.by} unknown" if label == "-1" else f"{config.by} bin {label}"
 
 
-def _concatenate(parts: Sequence[Molecules]) -> Molecules:
-    first = parts[0]
-    return Molecules(
-        smiles=tuple(smiles for part in parts for smiles in part.smiles),
-        atoms=np.concatenate([part.atoms for part in parts]),
-        bonds=np.concatenate([part.bonds for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-        charged=np.concatenate([part.charged for part in parts]),
-        vocabulary=first.vocabulary,
-        target_names=first.target_names,
-    )
+def _concatenate(parts: Sequence[MoleculeTable]) -> MoleculeTable:
+    return parts[0].joined(parts[1:])

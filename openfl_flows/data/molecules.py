@@ -1,8 +1,8 @@
 """Molecules as dense class arrays, read from a table of SMILES without losing a row silently."""
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from rdkit import rdBase
 
 from openfl_flows.data.array_cache import cache_key, load_arrays, store_arrays
+from openfl_flows.data.molecule_table import Indices, Rows, checked_indices
 from openfl_flows.data.partition import by_fractions
 from openfl_flows.data.smiles import PADDING, encode_smiles
 from openfl_flows.data.table import Row, read_rows
+from openfl_flows.data.vocabulary import atom_class, check_vocabulary
 
 HARTREE_IN_EV = 27.211386246
 """Electronvolts in one Hartree (CODATA 2018, the digits QM9's users convert with)."""
@@ -30,9 +32,8 @@ class Molecules:
         bonds: (N, max_atoms, max_atoms) int8, symmetric, index into `BOND_CLASSES`, zero diagonal.
         targets: (N, number of targets) float32; NaN is a missing label. By default column 0 is the
             dipole moment mu in Debye, column 1 the HOMO energy in eV.
-        charged: (N,) bool, whether the molecule had a formal charge on any atom. Charges
-            themselves are dropped, as in the published pre-processing.
-        vocabulary: Element symbols, in class order.
+        charged: (N,) bool, whether a formal charge was dropped, see `encode_smiles`.
+        vocabulary: Atom classes in order.
         target_names: Names of the columns of `targets`.
     """
 
@@ -67,7 +68,12 @@ class Molecules:
         """Number of molecules that lost a formal charge."""
         return int(np.count_nonzero(self.charged))
 
-    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> "Molecules":
+    @property
+    def max_atoms(self) -> int:
+        """Number of atoms that a molecule may have: the width of the arrays."""
+        return int(self.atoms.shape[1])
+
+    def subset(self, indices: Indices) -> "Molecules":
         """Select molecules, in the order of `indices`.
 
         Args:
@@ -79,11 +85,7 @@ class Molecules:
         Raises:
             IndexError: A position is outside 0..N-1.
         """
-        index = np.asarray(indices, dtype=np.int64)
-        if index.size and (index.min() < 0 or index.max() >= len(self)):
-            raise IndexError(
-                f"indices span {index.min()}..{index.max()}, expected 0..{len(self) - 1}"
-            )
+        index = checked_indices(indices, len(self))
         return Molecules(
             smiles=tuple(self.smiles[i] for i in index),
             atoms=self.atoms[index],
@@ -93,6 +95,34 @@ class Molecules:
             vocabulary=self.vocabulary,
             target_names=self.target_names,
         )
+
+    def joined(self, others: Sequence["Molecules"]) -> "Molecules":
+        """These molecules followed by others of the same vocabulary (copies)."""
+        parts = (self, *others)
+        return Molecules(
+            smiles=tuple(smiles for part in parts for smiles in part.smiles),
+            atoms=np.concatenate([part.atoms for part in parts]),
+            bonds=np.concatenate([part.bonds for part in parts]),
+            targets=np.concatenate([part.targets for part in parts]),
+            charged=np.concatenate([part.charged for part in parts]),
+            vocabulary=self.vocabulary,
+            target_names=self.target_names,
+        )
+
+    def unlabelled(self, target_names: tuple[str, ...]) -> "Molecules":
+        """The same molecules with labels of those names, all missing."""
+        missing = np.full((len(self), len(target_names)), np.nan, np.float32)
+        return replace(self, targets=missing, target_names=target_names)
+
+    def rows(self, indices: Indices, width: int | None = None) -> Rows:
+        """Arrays of some molecules, as wide as the largest of them unless `width` is given."""
+        index = checked_indices(indices, len(self))
+        width = int(self.num_atoms[index].max(initial=0)) if width is None else width
+        return self.atoms[index, :width], self.bonds[index, :width, :width]
+
+    def blocks(self) -> Iterator[NDArray[np.int64]]:
+        """0..N-1 at once: the arrays are in memory."""
+        yield np.arange(len(self))
 
 
 @dataclass(frozen=True)
@@ -126,12 +156,12 @@ def read_molecules(
     """Read a CSV table of SMILES and labels, such as MoleculeNet's `qm9.csv`.
 
     Every data row becomes a molecule or a `Rejection`. Blank lines are no rows. Duplicates are
-    kept. Charges, radicals, isotopes and stereochemistry are not represented. A row whose optional
-    column `uncharacterized` is true is rejected (QM9's consistency check failed for it).
+    kept. Radicals, isotopes and stereochemistry are not represented. A row whose optional column
+    `uncharacterized` is true is rejected (QM9's consistency check failed for it).
 
     Args:
         path: CSV with a header, plain or gzip-compressed, UTF-8.
-        vocabulary: Element symbols that may occur, in class order; never hydrogen.
+        vocabulary: Atom classes that may occur, in order; never hydrogen.
         max_atoms: Largest number of heavy atoms, and the width of the arrays.
         smiles_column: Name of the column of SMILES.
         target_columns: Names of the label columns, in order; may be empty. An empty cell or `nan`
@@ -150,7 +180,7 @@ def read_molecules(
         OSError: The file cannot be read.
     """
     path = Path(path)
-    _check_options(vocabulary, max_atoms, limit)
+    check_options(vocabulary, max_atoms, limit)
     content = path.read_bytes()
     options: dict[str, object] = {
         "version": _FORMAT_VERSION,
@@ -184,7 +214,7 @@ def read_molecules(
     return molecules, rejections
 
 
-def write_rejections(path: str | Path, rejections: Sequence[Rejection]) -> None:
+def write_rejections(path: str | Path, rejections: Iterable[Rejection]) -> None:
     """Write the rejected rows as CSV with the columns line, mol_id, smiles, reason.
 
     Args:
@@ -222,11 +252,15 @@ def split(
     return train, val, test
 
 
-def _check_options(vocabulary: Sequence[str], max_atoms: int, limit: int | None) -> None:
-    if not vocabulary or "H" in vocabulary or len(set(vocabulary)) != len(vocabulary):
-        raise ValueError(
-            f"vocabulary is {tuple(vocabulary)}, expected distinct element symbols without H"
-        )
+def check_options(vocabulary: Sequence[str], max_atoms: int, limit: int | None = None) -> None:
+    """Refuse what no molecule can be read with.
+
+    Raises:
+        ValueError: The vocabulary is none or holds hydrogen, or a count is below 1.
+    """
+    check_vocabulary(vocabulary)
+    if any(atom_class(name).element == "H" for name in vocabulary):
+        raise ValueError(f"vocabulary is {tuple(vocabulary)}, expected elements without H")
     if max_atoms < 1:
         raise ValueError(f"max_atoms is {max_atoms}, expected at least 1")
     if limit is not None and limit < 1:

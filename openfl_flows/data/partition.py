@@ -140,6 +140,34 @@ def dirichlet(
     )
 
 
+def by_range(values: ArrayLike, *, sites: int, seed: int) -> Parts:
+    """Give each site a contiguous range of a value, in parts whose sizes differ by at most one.
+
+    Items of one value that falls on a border are shared out at random; so are, in equal numbers at
+    every site, items without a value.
+
+    Args:
+        values: (N,) numbers; NaN is a missing value. Site 0 has the lowest.
+        sites: Number of parts.
+        seed: Of ties and missing values (PCG64).
+
+    Returns:
+        One index array per site.
+
+    Raises:
+        ValueError: Fewer than one site, or more sites than items that have a value.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    _check_sites(int((~np.isnan(array)).sum()), sites)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(array))
+    known = ~np.isnan(array[order])
+    ranked = order[known][np.argsort(array[order[known]], kind="stable")]
+    # The surplus of one starts at the other end, so that whole parts are as equal as can be.
+    missing = np.array_split(order[~known], sites)[::-1]
+    ranges = np.array_split(ranked, sites)
+    return _sorted([np.concatenate(pair) for pair in zip(ranges, missing, strict=True)])
+
+
 def by_group(groups: Sequence[str], *, sites: int) -> Parts:
     """Keep groups (scaffolds, clusters, sources) whole: none is at two sites.
 

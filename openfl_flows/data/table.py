@@ -1,5 +1,6 @@
-"""Rows of a CSV table with their line numbers; what is malformed is said, never skipped."""
+"""Rows of a file of molecules with their line numbers; what is malformed is said."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -8,6 +9,10 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+SMILES_SUFFIXES = (".smi", ".smiles", ".smi.gz", ".smiles.gz")
+"""Names of files that are no tables but have one SMILES, and perhaps a name, on each line."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,56 @@ def read_rows(path: Path, content: bytes, *, required: Sequence[str]) -> Iterato
         content: UTF-8 text, plain or gzip-compressed.
         required: Columns that must be there.
 
-    Yields:
+    Returns:
         The data rows in file order.
 
     Raises:
         ValueError: Damaged gzip, not UTF-8, a required column is missing, a column name occurs
             twice, or a row has more or fewer cells than the header.
     """
-    reader = csv.reader(io.StringIO(_text(path, content), newline=""))
+    return _parse(path, io.StringIO(_text(path, content), newline=""), required)
+
+
+def stream_rows(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
+    """Parse a CSV table as :func:`read_rows` does, holding one row in memory at a time.
+
+    Args:
+        path: UTF-8 text, plain or gzip-compressed.
+        required: Columns that must be there.
+
+    Yields:
+        The data rows in file order.
+
+    Raises:
+        ValueError: As :func:`read_rows`, once the row is reached.
+        OSError: The file cannot be read.
+    """
+    with _opened(path) as stream:
+        yield from _parse(path, stream, required)
+
+
+def stream_smiles(path: Path) -> Iterator[Row]:
+    """Read a file with a SMILES, and perhaps a name, on each line; blank lines are no rows.
+
+    Args:
+        path: UTF-8 text, plain or gzip-compressed.
+
+    Yields:
+        Rows with the cells ``smiles`` and ``mol_id``, the name, in file order.
+
+    Raises:
+        ValueError: Damaged gzip or not UTF-8.
+        OSError: The file cannot be read.
+    """
+    with _opened(path) as stream:
+        for line, text in enumerate(stream, start=1):
+            if words := text.split(maxsplit=1):
+                name = words[1].strip() if len(words) > 1 else ""
+                yield Row(path, line, {"smiles": words[0], "mol_id": name})
+
+
+def _parse(path: Path, stream: IO[str], required: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(stream)
     header = next(reader, [])
     for name in required:
         if name not in header:
@@ -100,6 +147,21 @@ def read_rows(path: Path, content: bytes, *, required: Sequence[str]) -> Iterato
                 f"expected {len(header)} as in the header"
             )
         yield Row(path, reader.line_num, dict(zip(header, cells, strict=True)))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    with path.open("rb") as file:
+        magic = file.read(2)
+    opening = gzip.open if magic == b"\x1f\x8b" else open
+    try:
+        with opening(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            assert isinstance(stream, io.TextIOBase)
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged gzip file ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}") from error
 
 
 def _text(path: Path, content: bytes) -> str:

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from scipy.stats import binomtest
 
-_BOND_TYPES = (
-    Chem.BondType.ZERO,
-    Chem.BondType.SINGLE,
-    Chem.BondType.DOUBLE,
-    Chem.BondType.TRIPLE,
-    Chem.BondType.AROMATIC,
-)
+from openfl_flows.data.smiles import BOND_CLASSES, build_molecule
+
 _CHARGEABLE = frozenset({7, 8, 16})  # N, O, S
 
 
@@ -30,8 +25,8 @@ class MoleculeQuality:
         num_generated: All molecules.
         num_valid: Those that RDKit sanitizes as they are (strict); fragments are allowed.
         num_connected: Those that are valid and in one piece.
-        num_relaxed_valid: Those that are valid, or become so with a charge of +1 on N, O or S
-            atoms that have exactly one bond too many.
+        num_relaxed_valid: Those that are valid, or become so with a charge of +1 on neutral
+            N, O or S atoms that have exactly one bond too many.
         num_unique: Different SMILES among the relaxed-valid.
         num_novel: Of these, SMILES that are not in the training set.
     """
@@ -92,7 +87,7 @@ def evaluate_molecules(
     Args:
         atoms: (N, n) index into `vocabulary`, -1 is padding.
         bonds: (N, n, n) symmetric: 0 none, 1 single, 2 double, 3 triple, 4 aromatic.
-        vocabulary: Element symbols, in class order.
+        vocabulary: Atom classes in order; those with a charge are built with it.
         train_smiles: What `canonical_smiles` made of the training set. SMILES written otherwise
             would make known molecules look novel.
 
@@ -128,7 +123,7 @@ def canonical_smiles(
     Args:
         atoms: (N, n) index into `vocabulary`, -1 is padding.
         bonds: (N, n, n) symmetric bond classes.
-        vocabulary: Element symbols, in class order.
+        vocabulary: Atom classes in order; those with a charge are built with it.
 
     Returns:
         RDKit's canonical SMILES of the largest fragment; None where the molecule is not valid
@@ -139,29 +134,6 @@ def canonical_smiles(
     """
     _check_arrays(atoms, bonds, vocabulary)
     return tuple(_judge(a, b, vocabulary).smiles for a, b in zip(atoms, bonds, strict=True))
-
-
-def build_molecule(
-    atoms: NDArray[np.integer], bonds: NDArray[np.integer], vocabulary: Sequence[str]
-) -> Chem.RWMol:
-    """Build one molecule without charges; it is not sanitized, so it may be chemical nonsense.
-
-    Args:
-        atoms: (n,) index into `vocabulary`, -1 is padding.
-        bonds: (n, n) bond classes; the upper triangle is read.
-        vocabulary: Element symbols, in class order.
-
-    Returns:
-        The molecule, atoms in the order of the array.
-    """
-    molecule = Chem.RWMol()
-    present = np.flatnonzero(atoms >= 0)
-    for position in present:
-        molecule.AddAtom(Chem.Atom(vocabulary[int(atoms[position])]))
-    classes = np.triu(bonds[np.ix_(present, present)], k=1)
-    for begin, end in zip(*(axis.tolist() for axis in np.nonzero(classes)), strict=True):
-        molecule.AddBond(begin, end, _BOND_TYPES[int(classes[begin, end])])
-    return molecule
 
 
 @dataclass(frozen=True)
@@ -192,7 +164,7 @@ def _sanitizes(molecule: Chem.RWMol) -> bool:
 
 
 def _charge_overfull_atoms(molecule: Chem.RWMol) -> bool:
-    """Set +1 on N, O, S one bond over the limit; False where anything else is wrong."""
+    """Set +1 on neutral N, O, S one bond over the limit; False where anything else is wrong."""
     problems = Chem.DetectChemistryProblems(molecule)
     table = Chem.GetPeriodicTable()
     for problem in problems:
@@ -201,7 +173,8 @@ def _charge_overfull_atoms(molecule: Chem.RWMol) -> bool:
         atom = molecule.GetAtomWithIdx(problem.GetAtomIdx())
         number = atom.GetAtomicNum()
         valence = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
-        if number not in _CHARGEABLE or valence - max(table.GetValenceList(number)) != 1:
+        neutral = number in _CHARGEABLE and not atom.GetFormalCharge()
+        if not neutral or valence - max(table.GetValenceList(number)) != 1:
             return False
         atom.SetFormalCharge(1)
     return bool(problems)
@@ -220,7 +193,7 @@ def _check_arrays(
         raise ValueError(
             f"atom classes span {atoms.min()}..{atoms.max()}, expected -1..{len(vocabulary) - 1}"
         )
-    if bonds.min() < 0 or bonds.max() >= len(_BOND_TYPES):
+    if bonds.min() < 0 or bonds.max() >= len(BOND_CLASSES):
         raise ValueError(f"bond classes span {bonds.min()}..{bonds.max()}, expected 0..4")
     if not np.array_equal(bonds, bonds.transpose(0, 2, 1)):
         raise ValueError("bonds are not symmetric")

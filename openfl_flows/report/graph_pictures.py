@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rdkit import Chem
 from rdkit.Chem import rdDepictor
 
+from openfl_flows.data.vocabulary import atom_class
+
 Graph = tuple[NDArray[np.integer], NDArray[np.integer]]
 """Atom classes (N,), -1 = padding, and symmetric bond classes (N, N), 0 = no bond."""
 
@@ -44,7 +46,7 @@ def layout(graph: Graph, vocabulary: Sequence[str]) -> NDArray[np.float64]:
     real = np.flatnonzero(atoms >= 0)
     molecule = Chem.RWMol()
     for index in real:
-        molecule.AddAtom(Chem.Atom(vocabulary[atoms[index]]))
+        molecule.AddAtom(Chem.Atom(atom_class(vocabulary[atoms[index]]).element))
     for i, j in zip(*np.triu_indices(len(real), 1), strict=True):
         if order := int(bonds[real[i], real[j]]):
             molecule.AddBond(int(i), int(j), _BOND_ORDERS[order])
@@ -82,7 +84,7 @@ def draw(
         x, y = points[index]
         symbol = vocabulary[atoms[index]]
         box = (x - radius, y - radius, x + radius, y + radius)
-        color = _ATOM_COLORS.get(symbol, _OTHER_COLOR)
+        color = _ATOM_COLORS.get(atom_class(symbol).element, _OTHER_COLOR)
         pen.ellipse(box, fill=color, outline="white", width=2 * _SHARPNESS)
         pen.text((x, y), symbol, fill="white", font=font, anchor="mm")
     return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -5,11 +5,11 @@ from openfl_flows.models.digress.checkpoint import load_published, to_published
 from openfl_flows.models.digress.config import DigressConfig, regressor_config
 from openfl_flows.models.digress.denoiser import Denoiser
 from openfl_flows.models.digress.graphs import Graphs
-from openfl_flows.models.digress.guidance import Guidance
+from openfl_flows.models.digress.guidance import Guidance, Selection, error_variance
 from openfl_flows.models.digress.process import Noisy
 from openfl_flows.models.digress.regressor import Regressor
 from openfl_flows.models.digress.sampling import Sampled
-from openfl_flows.models.digress.schedule import stratified_timesteps
+from openfl_flows.models.digress.schedule import Descent, stratified_timesteps
 from openfl_flows.models.digress.statistics import (
     QM9_PUBLISHED,
     GraphStatistics,
@@ -22,6 +22,7 @@ __all__ = [
     "QM9_PUBLISHED",
     "Bounds",
     "Denoiser",
+    "Descent",
     "DigressConfig",
     "GraphStatistics",
     "Graphs",
@@ -30,7 +31,9 @@ __all__ = [
     "Prediction",
     "Regressor",
     "Sampled",
+    "Selection",
     "count_statistics",
+    "error_variance",
     "load_published",
     "merge_counts",
     "regressor_config",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from openfl_flows.data.vocabulary import check_vocabulary
+
 Numerics = Literal["corrected", "published"]
 Transition = Literal["marginal", "uniform"]
 
@@ -15,7 +17,7 @@ class DigressConfig:
     shapes and the noise that the model learns to remove.
 
     Attributes:
-        vocabulary: element symbols in class order; atom class i is `vocabulary[i]`.
+        vocabulary: atom classes in order, elements alone or with a formal charge (``N+``).
         max_atoms: largest number of heavy atoms; the widest graph.
         num_layers: graph-transformer layers.
         dx: width of node states.
@@ -69,8 +71,7 @@ class DigressConfig:
         for key in (*widths, "ff_y", "mlp_x", "mlp_e", "mlp_y", "diffusion_steps"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; expected at least 1")
-        if not self.vocabulary or len(set(self.vocabulary)) != len(self.vocabulary):
-            raise ValueError(f"vocabulary is {self.vocabulary}; expected distinct element symbols")
+        check_vocabulary(self.vocabulary)
         if self.dx % self.num_heads:
             raise ValueError(f"dx is {self.dx}; expected a multiple of num_heads={self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:

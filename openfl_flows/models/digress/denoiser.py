@@ -21,10 +21,11 @@ from openfl_flows.models.digress.graphs import (
     one_hot_bonds,
     pair_mask,
 )
-from openfl_flows.models.digress.guidance import Guidance
+from openfl_flows.models.digress.guidance import Guidance, Selection
 from openfl_flows.models.digress.network import GraphTransformer, Widths
 from openfl_flows.models.digress.process import NoiseProcess, Noisy, evaluating
 from openfl_flows.models.digress.sampling import Sampled, sample_graphs
+from openfl_flows.models.digress.schedule import Descent
 from openfl_flows.models.digress.statistics import GraphStatistics
 
 
@@ -136,7 +137,8 @@ class Denoiser(nn.Module):
     def sample(
         self, num: int, generator: torch.Generator, *, num_nodes: Tensor | None = None,
         steps: int | None = None, keep_chain: int = 0, chain_frames: int = 0,
-        guidance: Guidance | None = None, batch_size: int = 512,
+        guidance: Guidance | Selection | None = None, batch_size: int = 512,
+        descent: Descent | None = None,
     ) -> Sampled:  # fmt: skip
         """Draw graphs by denoising random ones from level T to 0.
 
@@ -152,6 +154,7 @@ class Denoiser(nn.Module):
             chain_frames: moments of the way to keep, at most `steps`.
             guidance: pulls samples towards target properties.
             batch_size: graphs denoised at once.
+            descent: which levels are visited and how; even strides unless given.
 
         Raises:
             ValueError: for counts, sizes or steps out of range.
@@ -161,7 +164,7 @@ class Denoiser(nn.Module):
                 self.process, self.predict, num, generator, num_nodes=num_nodes,
                 steps=self.config.diffusion_steps if steps is None else steps,
                 keep_chain=keep_chain, chain_frames=chain_frames, guidance=guidance,
-                batch_size=batch_size,
+                batch_size=batch_size, descent=descent or Descent(),
             )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor, nn
 
+from openfl_flows.data.vocabulary import AtomClass, atom_class
 from openfl_flows.models.digress.config import DigressConfig
 from openfl_flows.models.digress.graphs import Graphs, one_hot_atoms, pair_mask
 from openfl_flows.models.digress.spectrum import published_spectrum, spectrum
@@ -20,6 +21,11 @@ from openfl_flows.models.digress.spectrum import published_spectrum, spectrum
 NUM_NODE_FEATURES = 8
 NUM_GRAPH_FEATURES = 12
 _BOND_ORDERS = (0.0, 1.0, 2.0, 3.0, 1.5)
+# Of the published GuacaMol pre-processing, where sulfur weighs less than phosphorus.
+_PUBLISHED_WEIGHTS = {
+    "B": 10.81, "Br": 79.9, "Cl": 35.45, "I": 126.9, "P": 30.97, "S": 30.07, "Se": 78.97,
+    "Si": 28.09,
+}  # fmt: skip
 
 
 class ExtraFeatures(nn.Module):
@@ -39,17 +45,21 @@ class ExtraFeatures(nn.Module):
         self.corrected = config.corrected
         self.max_atoms = config.max_atoms
         self.max_weight = config.max_weight
-        table = Chem.GetPeriodicTable()
-        numbers = [table.GetAtomicNumber(symbol) for symbol in config.vocabulary]
-        valences = [table.GetDefaultValence(number) for number in numbers]
+        kinds = [atom_class(name) for name in config.vocabulary]
+        valences = [_valence(kind) for kind in kinds]
         if min(valences) < 1:
-            symbol = config.vocabulary[valences.index(min(valences))]
-            raise ValueError(f"vocabulary holds {symbol!r}; expected elements that form bonds")
-        weights = [round(table.GetAtomicWeight(number)) for number in numbers]
+            name = config.vocabulary[valences.index(min(valences))]
+            raise ValueError(f"vocabulary holds {name!r}; expected elements that form bonds")
+        table = Chem.GetPeriodicTable()
+        weights: list[float] = [round(table.GetAtomicWeight(kind.element)) for kind in kinds]
         orders: tuple[float, ...] = _BOND_ORDERS
         if not self.corrected:
             # The published implementation takes arg-maxima, so classes stand in for both tables.
-            valences, orders = list(range(len(numbers))), (0.0, 1.0, 2.0, 3.0, 4.0)
+            valences, orders = list(range(len(kinds))), (0.0, 1.0, 2.0, 3.0, 4.0)
+            weights = [
+                _PUBLISHED_WEIGHTS.get(kind.element, weight)
+                for kind, weight in zip(kinds, weights, strict=True)
+            ]
         self.register_buffer("valences", torch.tensor(valences).float(), persistent=False)
         self.register_buffer("weights", torch.tensor(weights).float(), persistent=False)
         self.register_buffer("orders", torch.tensor(orders), persistent=False)
@@ -126,6 +136,12 @@ def count_cycles(adjacency_BNN: Tensor, *, exact: bool = True) -> tuple[Tensor, 
     )
     totals = (twice3.sum(-1) / 6, twice4.sum(-1) / 8, twice5.sum(-1) / 10, twelve_c6 / 12)
     return torch.stack((twice3, twice4, twice5), -1) / 2, torch.stack(totals, -1)
+
+
+def _valence(kind: AtomClass) -> int:
+    """Bonds of an atom: a charge gives it those of the element with as many electrons."""
+    table = Chem.GetPeriodicTable()
+    return int(table.GetDefaultValence(table.GetAtomicNumber(kind.element) - kind.charge))
 
 
 def _diagonal(matrix_BNN: Tensor) -> Tensor:

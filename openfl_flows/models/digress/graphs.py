@@ -46,6 +46,10 @@ class Graphs(NamedTuple):
         """The graphs at `index` (a slice or an index tensor)."""
         return Graphs(self.atoms[index], self.bonds[index])
 
+    def trimmed(self, width: int) -> "Graphs":
+        """The same graphs without the nodes behind the first `width`, which must be padding."""
+        return Graphs(self.atoms[:, :width], self.bonds[:, :width, :width])
+
     def to(self, device: torch.device | str) -> "Graphs":
         """The same graphs on another device."""
         return Graphs(self.atoms.to(device), self.bonds.to(device))

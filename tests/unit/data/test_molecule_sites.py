@@ -15,6 +15,8 @@ CONFIGS = [
     PartitionConfig(name="dirichlet", alpha=0.5),
     PartitionConfig(name="dirichlet", alpha=0.5, by="mu"),
     PartitionConfig(name="scaffold"),
+    PartitionConfig(name="ranges", by="atoms"),
+    PartitionConfig(name="ranges", by="mu"),
 ]
 
 

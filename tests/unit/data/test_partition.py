@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from openfl_flows.data.partition import (
     by_fractions,
     by_group,
+    by_range,
     by_sizes,
     composition,
     dirichlet,
@@ -142,6 +143,33 @@ def test_composition_counts_everything_once():
         composition(parts, labels[:3])
 
 
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, 2.5, float("nan")]), min_size=4, max_size=60),
+    st.integers(1, 4),
+    SEEDS,
+)
+def test_ranges_rise_from_site_to_site_and_share_what_has_no_value(values, sites, seed):
+    array = np.array(values)
+    known = ~np.isnan(array)
+    assume(known.sum() >= sites)
+    parts = by_range(values, sites=sites, seed=seed)
+    assert_partition(parts, len(values), sites)
+    assert_equal(parts, by_range(values, sites=sites, seed=seed))
+    ranges = [array[part][known[part]] for part in parts]
+    for low, high in zip(ranges[:-1], ranges[1:], strict=True):
+        assert low.max() <= high.min()
+    for counts in ([len(r) for r in ranges], [(~known[part]).sum() for part in parts]):
+        assert max(counts) - min(counts) <= 1
+
+
+def test_ties_on_a_border_are_shared_out_at_random():
+    # The first site takes all of the ten lower ones and ten of the thirty others.
+    values = [8] * 10 + [9] * 30
+    draws = {tuple(by_range(values, sites=2, seed=seed)[0]) for seed in range(5)}
+    assert len(draws) == 5
+    assert all(set(range(10)) < set(draw) for draw in draws)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -161,6 +189,7 @@ def test_composition_counts_everything_once():
         (lambda: dirichlet([0] * 50, sites=8, alpha=1e-3, seed=0), "raise alpha or lower"),
         (lambda: by_group(["a", "a", "b"], sites=3), "3 sites but 2 groups"),
         (lambda: by_group([], sites=1), "1 sites but 0 items"),
+        (lambda: by_range([1, 2, float("nan")], sites=3, seed=0), "3 sites but 2 items"),
     ],
 )
 def test_impossible_partitions_say_the_numbers(call, message):

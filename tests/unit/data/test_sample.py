@@ -12,6 +12,7 @@ from rdkit.Chem import Descriptors
 
 from openfl_flows.data import make_sample
 from openfl_flows.data.molecules import read_molecules
+from openfl_flows.data.xtb import Label
 
 SAMPLE = Path(str(resources.files("openfl_flows.data") / "samples" / "molecules.csv"))
 
@@ -112,32 +113,9 @@ def test_nothing_to_grow_is_refused():
         make_sample.grow_molecules(0, 0)
 
 
-@pytest.mark.parametrize("index", [0, 1000, -1])
-def test_labels_can_be_recomputed(rows, index):
-    pytest.importorskip("tblite", exc_type=ImportError)
-    row = rows[index]
-    point = make_sample.label(row["smiles"])
-    assert point.mu == pytest.approx(float(row["mu"]), abs=0.01)
-    assert point.homo == pytest.approx(float(row["homo"]), abs=0.0005)
-
-
-def test_what_has_no_label_is_said():
-    with pytest.raises(ValueError, match="'C1CC' cannot be read"):
-        make_sample.label("C1CC")
-    with pytest.raises(make_sample.LabelError, match="no MMFF94 parameters"):
-        make_sample.label("F")
-
-
-def test_failures_are_returned_beside_the_labels():
-    pytest.importorskip("tblite", exc_type=ImportError)
-    labels, failures = make_sample.label_all(["O", "F", "C#N"], workers=2)
-    assert list(labels) == ["O", "C#N"]
-    assert failures == {"F": "no MMFF94 parameters"}
-
-
 def test_written_sample_is_read_back(tmp_path):
     path = tmp_path / "sample.csv"
-    make_sample.write_sample(path, {"O": make_sample.Label(mu=2.2871, homo=-0.4471)})
+    make_sample.write_sample(path, {"O": Label(mu=2.2871, homo=-0.4471)})
     assert path.read_text() == "mol_id,smiles,mu,homo\nsample_1,O,2.2871,-0.4471\n"
 
 

@@ -5,10 +5,9 @@ import pytest
 from rdkit import Chem
 
 from openfl_flows.data.molecules import read_molecules
-from openfl_flows.data.smiles import encode_smiles
+from openfl_flows.data.smiles import build_molecule, encode_smiles
 from openfl_flows.metrics.molecules import (
     MoleculeQuality,
-    build_molecule,
     canonical_smiles,
     evaluate_molecules,
 )

@@ -37,6 +37,12 @@ def test_grid_has_a_panel_for_each_molecule():
     assert five.size == (2 * one.size[0], 3 * one.size[1])
 
 
+def test_frames_of_charged_classes_are_drawn_in_the_colour_of_the_element():
+    (frame,) = chain_frames([star(1, 1)], ("C", "N+"))
+    nitrogen = (np.asarray(frame.convert("RGB")) == (38, 92, 198)).all(axis=-1)
+    assert nitrogen.sum() > 100
+
+
 def test_legend_is_drawn():
     assert dark(image(grid_png(["CCO"], legends=["ethanol"]))) > dark(image(grid_png(["CCO"])))
 

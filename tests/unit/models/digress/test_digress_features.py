@@ -80,6 +80,18 @@ def test_published_chemistry_counts_classes():
     assert_close(graph[0, 11], torch.tensor((42 + 6 * 12) / 150))
 
 
+def test_charged_classes_have_the_valence_of_their_charge_and_the_mass_of_their_element():
+    vocabulary = ("C", "N+", "O-", "S+", "N-", "S")
+    features = ExtraFeatures(config(vocabulary=vocabulary))
+    assert features.valences.tolist() == [4, 4, 1, 3, 2, 2]
+    assert features.weights.tolist() == [12, 14, 16, 32, 14, 32]
+
+
+def test_published_weights_are_those_of_the_published_tables():
+    published = ExtraFeatures(config(vocabulary=("C", "S", "Cl"), numerics="published"))
+    assert_close(published.weights, torch.tensor([12, 30.07, 35.45]))
+
+
 def test_aromatic_bonds_count_one_and_a_half():
     ring = [(i, (i + 1) % 6, 4) for i in range(6)]
     nodes, _ = ExtraFeatures(config())(_chain([0] * 6, ring))
