@@ -20,9 +20,10 @@ test-slow: $(READY)
 	$(VENV)/bin/python -m pytest -m slow
 
 bench: $(READY)
-	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default
-	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset default --precision bfloat16
-	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --micro-batch 128
+	for kernels in torch native; do for precision in float32 bfloat16; do \
+	  $(VENV)/bin/python -W ignore -m tests.bench.digress --kernels $$kernels --precision $$precision \
+	  || exit 1; done; done
+	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --kernels native --precision bfloat16
 	$(VENV)/bin/python -m tests.bench.memory
 
 # Federations at size, with OpenFL's own classes beside them: a quarter of an hour or more.

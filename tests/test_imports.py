@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"ops", "attestation"},
     {"learners"},
     {"experiment", "pki"},
-    {"flows", "taskrunner", "centralized"},
+    {"flows", "taskrunner", "centralized", "study"},
     {"report"},
     {"cli"},
     {"__main__"},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from openfl_flows.cli.plan import compose, plan_folder
+from openfl_flows.cli.plan import compose, compose_study, plan_folder
 from openfl_flows.data.molecule_sites import PartitionConfig
 from openfl_flows.data.source import MoleculeSource
 from openfl_flows.experiment import Experiment, Runtime
@@ -18,6 +18,7 @@ from openfl_flows.learners.digress import DigressTraining
 from openfl_flows.learners.digress_task import DigressSampling, DigressTask
 from openfl_flows.learners.toy import ToyTask
 from openfl_flows.models.digress import DigressConfig
+from openfl_flows.study.plan import read_study
 from openfl_flows.taskrunner.workspace import Network
 
 PLAN = plan_folder()
@@ -25,10 +26,11 @@ EXPERIMENTS = sorted(file.stem for file in (PLAN / "experiment").glob("*.yaml"))
 CHOICES = sorted(
     (file.parent.name, file.stem)
     for file in PLAN.glob("*/*.yaml")
-    if file.parent.name != "experiment"
+    if file.parent.name not in ("experiment", "study")
 )
 NEEDS = {
     ("data", "csv"): ("data.path=molecules.csv",),
+    ("data", "smiles"): ("data.path=molecules.smi",),
     ("data", "none"): ("model=toy", "partition=none"),
     ("partition", "none"): ("model=toy", "data=none"),
     ("model", "toy"): ("data=none", "partition=none"),
@@ -65,6 +67,22 @@ def test_every_experiment_deals_its_sites(name) -> None:
         overrides += ["data.path=sample", "data.folder=null"]
     table = built(*overrides).task.composition()
     assert [row[0] for row in table.rows] == ["site-1", "site-2"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_study_whose_cells_compose(name) -> None:
+    study = read_study(compose_study([f"experiment={name}"])[1])
+    for pair in study.compare:
+        assert study.compared(pair)
+    for run in study.runs:
+        *_, last = (cell for cell in study.cells() if cell.run == run)
+        assert built(f"experiment={name}", *last.overrides).config["name"] == name
+
+
+def test_the_study_of_heterogeneity_has_every_split_at_every_number_of_sites() -> None:
+    study = read_study(compose_study(["experiment=digress_heterogeneous"])[1])
+    assert len(study.cells()) == 5 * 3 * 3 + 1
+    assert [len(study.compared(pair)) for pair in study.compare] == [36, 45, 30]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids="/".join)

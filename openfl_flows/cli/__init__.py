@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from openfl_flows import __version__
 from openfl_flows.cli.errors import reporting_errors
+from openfl_flows.cli.evaluate import add_evaluate
 from openfl_flows.cli.federation import add_federation
+from openfl_flows.cli.guide import add_guide
 from openfl_flows.cli.results import add_results
 from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
+from openfl_flows.cli.study import add_study
 
 EPILOG = """\
 simulate and centralize take the plan's keys as overrides, and -m for sweeps:
@@ -17,6 +20,9 @@ simulate and centralize take the plan's keys as overrides, and -m for sweeps:
   openfl-flows simulate experiment=demo seed=1,2,3 -m
   openfl-flows simulate resume=DIR
   openfl-flows simulate --cfg job              show the composed plan, run nothing
+
+many runs of one plan over seeds, and one report; started again, it goes on where it was:
+  openfl-flows study experiment=digress_qm9_paper_quick out=DIR
 
 from a plan to a real federation:
   openfl-flows export experiment=demo DIR      a workspace for OpenFL's fx
@@ -53,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
         command.formatter_class = argparse.RawDescriptionHelpFormatter
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    add_study(commands)
     add_federation(commands)
     add_results(commands)
+    add_evaluate(commands)
+    add_guide(commands)
     return parser

@@ -18,19 +18,32 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: An override does not fit the plan.
     """
+    return compose_study(overrides)[0]
+
+
+def compose_study(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plan with overrides, and the study of it: which runs to make and to compare.
+
+    Raises:
+        ValueError: An override does not fit the plan.
+    """
     import hydra
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     with hydra.initialize_config_dir(str(plan_folder()), version_base="1.3"):
         try:
-            return plain(hydra.compose("config", overrides=list(overrides)))
+            composed = hydra.compose("config", overrides=list(overrides))
+            study = OmegaConf.to_container(composed["study"], resolve=True)
+            assert isinstance(study, dict)
+            return plain(composed), {str(key): value for key, value in study.items()}
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(" ".join(str(error).split())) from None
 
 
 def plain(composed: Any) -> dict[str, Any]:
-    """A composed plan as plain values.
+    """A composed plan as plain values; a single run does not know of what study it is part.
 
     Raises:
         ValueError: A value is missing.
@@ -43,7 +56,7 @@ def plain(composed: Any) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key} is missing, expected a value: KEY=VALUE") from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "hydra"}
+    return {str(key): value for key, value in plain.items() if key not in ("hydra", "study")}
 
 
 def leaves(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from openfl_flows.ops.run import RunDirectory
 
 
+_SAMPLER: tuple[tuple[str, type, str], ...] = (
+    ("spacing", float, "of the levels that few steps visit: 1 even, above 1 denser near the end"),
+    ("overshoot", float, "share by which a step denoises too far and noises back, 0 to 1"),
+    ("corrector", int, "times that each stride is walked again, out of the same steps"),
+    ("temperature", float, "of the predicted classes, below 1 sharper"),
+)
+
+
 def add_results(commands: Any) -> None:
     """Add the commands to a parser's."""
     _add_compare(commands)
@@ -46,11 +54,14 @@ def _add_sample(commands: Any) -> None:
     command.add_argument("run_directory", metavar="RUN", type=Path)
     command.add_argument("--num", type=int, default=64, help="molecules to draw (64)")
     command.add_argument("--steps", type=int, help="denoising steps (all)")
+    for name, kind, meaning in _SAMPLER:
+        command.add_argument(f"--{name}", type=kind, help=f"{meaning} (as the plan says)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--weights", choices=("model", "ema"), default="model")
     command.add_argument("--mu", type=float, help="guide toward this dipole in Debye")
     command.add_argument("--homo", type=float, help="guide toward this orbital energy in eV")
-    command.add_argument("--strength", type=float, default=10.0, help="of the guidance (10)")
+    command.add_argument("--guidance", choices=("selection", "gradient"), help="how to guide")
+    command.add_argument("--strength", type=float, help="of the guidance")
     command.add_argument("--out", type=Path, help="folder to write to (RUN/drawn)")
     command.set_defaults(run=_sample)
 
@@ -80,20 +91,20 @@ def _sample(options: argparse.Namespace) -> None:
     from openfl_flows.ops.run import RunDirectory
     from openfl_flows.report.samples import draw_samples
 
-    if (options.mu is None) != (options.homo is None):
-        raise ValueError("guidance needs both --mu and --homo")
     run = RunDirectory.open(options.run_directory)
     out = options.out or run.path / "drawn"
     state = load_state(run.path / f"{options.weights}.safetensors")
     task = Experiment.from_config(run.record["config"]).task
     if not isinstance(task, DigressTask):
         raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    target = (options.mu, options.homo)
+    said = ("guidance", "strength", *(name for name, _, _ in _SAMPLER))
     sampling = dataclasses.replace(
         task.sampling,
         num=options.num,
         steps=options.steps,
-        target=None if options.mu is None else (options.mu, options.homo),
-        strength=options.strength,
+        target=None if target == (None, None) else target,
+        **{name: value for name in said if (value := getattr(options, name)) is not None},
     )
     found = task.draw(state, out, sampling, seed=options.seed)
     draw_samples(out)

@@ -157,7 +157,9 @@ def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dic
     average = run.average()
     if average is not None:
         measured = _measure(local_runtime, average, run.round + 1)
-        metrics |= {f"ema_{name}": value for name, value in values(measured.tested).items()}
+        drawn = task.evaluate(average, run.path / "samples_ema")
+        found = {**values(measured.tested), **values(drawn)}
+        metrics |= {f"ema_{name}": value for name, value in found.items()}
     return metrics
 
 

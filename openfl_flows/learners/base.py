@@ -102,11 +102,20 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table for the report: how the data lie at the sites."""
+    """A table for the report: how the data lie at the sites.
+
+    Attributes:
+        columns: Their names, ``site`` first.
+        rows: One per site.
+        note: What else there is to say.
+        skew: How far each site's data are from those of all sites, one column per quantity; None
+            where the task measures none.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | int | float, ...], ...]
     note: str = ""
+    skew: "Table | None" = None
 
 
 class Task(Protocol):

@@ -1,31 +1,30 @@
 """The DiGress learner: denoiser and property regressor trained concurrently on one site's data."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from openfl_flows.data.molecule_sites import SiteMolecules
-from openfl_flows.data.molecules import Molecules
+from openfl_flows.data.molecule_table import MoleculeTable
 from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
 from openfl_flows.learners.digress_state import Networks
+from openfl_flows.learners.micro_batches import DeviceMolecules, Indices, Part, micro_batches
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.digress import (
     DigressConfig,
-    Graphs,
     GraphStatistics,
     Noisy,
     stratified_timesteps,
 )
+from openfl_flows.models.digress.precision import Kernels, Precision, in_precision
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, State
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,10 @@ class DigressTraining:
         batch_size: Graphs per optimizer step.
         micro_batch: Graphs per forward pass; gradients of a batch are accumulated over them, with
             the same result up to rounding, in less memory and, on a CPU, faster.
+        micro_pairs: Pairs of nodes (n * n, padding included) per forward pass, beside
+            ``micro_batch``: a batch is then sorted by size and each of its parts padded to its own
+            largest graph only, with the same result up to rounding; what large molecules of
+            different sizes need. None to take graphs as they come, padded to ``max_atoms``.
         lr: Learning rate of both AdamW optimizers (amsgrad).
         weight_decay: Weight decay of both.
         regressor: Train the property regressor beside the denoiser.
@@ -45,14 +48,21 @@ class DigressTraining:
             likelihood varies by about 100 nats from graph to graph, so a table needs many.
         validation_limit: Validate on at most this many graphs of each site.
         device: Where to train, as torch names it.
+        proximal: Factor ``mu`` of FedProx's term, ``mu / 2 |theta - theta_global|^2`` over both
+            networks, that holds a site near the model it received; 0 for none (Li et al. 2020,
+            arXiv:1812.06127, equation 2). Reported losses are without it.
         precision: Of the matrix products of training. With ``bfloat16`` weights, optimizer and
             losses stay float32, and so does all that is measured.
+        kernels: ``native`` compiles kernels for the processor on first use, which needs a C++
+            compiler and ninja, and makes a CPU several times faster; results differ in rounding.
+            For sampling and measuring too. Best with a ``micro_batch`` of 256.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     batch_size: int = 512
     micro_batch: int = 128
+    micro_pairs: int | None = None
     lr: float = 2e-4
     weight_decay: float = 1e-12
     regressor: bool = True
@@ -61,7 +71,9 @@ class DigressTraining:
     test_passes: int = 10
     validation_limit: int | None = None
     device: str = "cpu"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    proximal: float = 0.0
+    precision: Precision = "float32"
+    kernels: Kernels = "torch"
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -69,12 +81,16 @@ class DigressTraining:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"training.{name}={value}, expected at least 1")
-        if self.validation_limit is not None and self.validation_limit < 1:
-            raise ValueError(
-                f"training.validation_limit={self.validation_limit}, expected 1 or more"
-            )
+        for name in ("validation_limit", "micro_pairs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"training.{name}={value}, expected 1 or more")
         if self.lr <= 0:
             raise ValueError(f"training.lr={self.lr}, expected above 0")
+        if self.kernels == "native" and torch.device(self.device).type != "cpu":
+            raise ValueError(f"training.kernels=native on device={self.device}, expected cpu")
+        if not 0 <= self.proximal < math.inf:
+            raise ValueError(f"training.proximal={self.proximal}, expected 0 or more")
 
 
 class DigressLearner:
@@ -105,13 +121,14 @@ class DigressLearner:
         self._seed = seed
         self._step = 0
         self._orders: dict[str, tuple[int, Indices]] = {}
-        self._networks = Networks(config, statistics).to(training.device)
+        self._networks = Networks(config, statistics, training.kernels).to(training.device)
         self._optimizers = {
             "denoiser": self._optimizer(self._networks.denoiser),
             "regressor": self._optimizer(self._networks.regressor),
         }
-        self._graphs, self._targets = _tensors(molecules.train, training.device)
-        self._num_atoms = molecules.train.num_atoms
+        self._anchor = self._parameters() if training.proximal else {}
+        self._max_atoms = config.max_atoms
+        self._data = DeviceMolecules(molecules.train, training.device)
         labelled = ~np.isnan(molecules.train.targets).all(axis=1)
         self._all = np.arange(len(molecules.train))
         self._labelled = np.flatnonzero(labelled) if training.regressor else self._all[:0]
@@ -128,6 +145,7 @@ class DigressLearner:
             ValueError: It is the state of another model, or was made with other statistics.
         """
         self._networks.load(state)
+        self._anchor = self._parameters() if self._training.proximal else {}
 
     def send(self) -> State:
         """A copy of the model."""
@@ -185,41 +203,38 @@ class DigressLearner:
 
     def _train_denoiser(self, batch: Indices) -> Tensor:
         denoiser = self._networks.denoiser
-        clean = self._graphs.rows(torch.from_numpy(batch))
+        clean = self._data.graphs(batch)
         noisy = denoiser.corrupt(clean, self._generator("denoiser"))
-        num_atoms = self._num_atoms[batch]
+        num_atoms = self._data.num_atoms[batch]
         totals = {
             "num_nodes": int(num_atoms.sum()),
             "num_pairs": max(1, int((num_atoms * (num_atoms - 1)).sum())),
         }
         losses = (
-            self._lowered(denoiser.loss, _rows(noisy, part), clean.rows(part), **totals)
-            for part in self._micro_batches(len(batch))
+            self._lowered(denoiser.loss, _part(noisy, part), part.of(clean), **totals)
+            for part in self._parts(num_atoms)
         )
         return self._descend("denoiser", losses)
 
     def _train_regressor(self, batch: Indices) -> Tensor:
         regressor = self._networks.regressor
-        index = torch.from_numpy(batch)
-        noisy = regressor.corrupt(self._graphs.rows(index), self._generator("regressor"))
-        targets = self._targets[index]
+        noisy = regressor.corrupt(self._data.graphs(batch), self._generator("regressor"))
+        targets = self._data.targets[torch.from_numpy(batch)]
         num_targets = int((~np.isnan(self._molecules.train.targets[batch])).sum())
         epoch = self._step // self._steps_per_epoch(self._labelled)
         for group in self._optimizers["regressor"].param_groups:
             group["lr"] = self._training.lr * self._training.regressor_lr_decay**epoch
         losses = (
             self._lowered(
-                regressor.loss, _rows(noisy, part), targets[part], num_targets=num_targets
+                regressor.loss, _part(noisy, part), targets[part.chosen], num_targets=num_targets
             )
-            for part in self._micro_batches(len(batch))
+            for part in self._parts(self._data.num_atoms[batch])
         )
         return self._descend("regressor", losses)
 
     def _lowered(self, loss: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """A loss in the precision of training."""
-        device = torch.device(self._training.device).type
-        enabled = self._training.precision == "bfloat16"
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
+        with in_precision(self._training.precision, self._training.device):
             return loss(*args, **kwargs)
 
     def _descend(self, name: str, losses: Iterator[Tensor]) -> Tensor:
@@ -230,24 +245,44 @@ class DigressLearner:
         for loss in losses:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        self._pull_back(name)
         optimizer.step()
         return total
 
-    def _measure(self, molecules: Molecules, num: int, passes: int, prefix: str) -> Means:
+    def _pull_back(self, name: str) -> None:
+        """Add the gradient of the proximal term, ``mu (theta - theta_global)``, to the data's."""
+        if not self._training.proximal:
+            return
+        network = getattr(self._networks, name)
+        for parameter, received in zip(network.parameters(), self._anchor[name], strict=True):
+            # Without a gradient it has not moved.
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - received, alpha=self._training.proximal)
+
+    def _parameters(self) -> dict[str, list[Tensor]]:
+        """A copy of each network's parameters."""
+        networks = {name: getattr(self._networks, name) for name in self._optimizers}
+        return {n: [p.detach().clone() for p in m.parameters()] for n, m in networks.items()}
+
+    def _measure(self, molecules: MoleculeTable, num: int, passes: int, prefix: str) -> Means:
         """Noise is drawn from a fixed seed, so models are compared under the same noise."""
         networks, device = self._networks, self._training.device
-        graphs, targets = _tensors(molecules, device)
+        data = DeviceMolecules(molecules, device)
+        parts_of_all = list(self._parts(data.num_atoms[:num]))
         generator = torch.Generator(device).manual_seed(derived_seed("validation"))
         sums: dict[str, Mean] = {}
         steps = networks.denoiser.config.diffusion_steps
         for _ in range(passes):
             levels = stratified_timesteps(num, steps, generator)
-            for part in _slices(num, self._training.micro_batch):
-                clean, t = graphs.rows(part), levels[part]
+            for part in parts_of_all:
+                clean = data.graphs(part.positions(num)).trimmed(part.width)
+                t = levels[part.chosen]
                 bounds = networks.denoiser.bounds(clean, generator, t=t)
                 parts = {"nll": bounds.nll, "elbo": bounds.elbo}
                 if self._training.regressor:
-                    error = networks.regressor.absolute_error(clean, targets[part], generator, t=t)
+                    error = networks.regressor.absolute_error(
+                        clean, data.targets[part.chosen], generator, t=t
+                    )
                     parts |= {"mae": error.mean(1), "mae_mu": error[:, 0], "mae_homo": error[:, 1]}
                 for name, values in parts.items():
                     known = values[~values.isnan()].double()
@@ -268,8 +303,14 @@ class DigressLearner:
     def _steps_per_epoch(self, pool: Indices) -> int:
         return -(-len(pool) // self._training.batch_size)
 
-    def _micro_batches(self, num: int) -> Iterator[slice]:
-        return _slices(num, self._training.micro_batch)
+    def _parts(self, num_atoms: Indices) -> Iterator[Part]:
+        training = self._training
+        return micro_batches(
+            num_atoms,
+            size=training.micro_batch,
+            pairs=training.micro_pairs,
+            width=self._max_atoms,
+        )
 
     def _stream(self, name: str) -> int:
         return derived_seed(self._seed, name, "step", self._step)
@@ -287,14 +328,5 @@ class DigressLearner:
         )
 
 
-def _tensors(molecules: Molecules, device: str) -> tuple[Graphs, Tensor]:
-    graphs = Graphs(torch.from_numpy(molecules.atoms), torch.from_numpy(molecules.bonds))
-    return graphs.to(device), torch.from_numpy(molecules.targets).to(device)
-
-
-def _slices(num: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(num, start + size)) for start in range(0, num, size))
-
-
-def _rows(noisy: Noisy, part: slice) -> Noisy:
-    return Noisy(noisy.graphs.rows(part), noisy.t[part])
+def _part(noisy: Noisy, part: Part) -> Noisy:
+    return Noisy(part.of(noisy.graphs), noisy.t[part.chosen])

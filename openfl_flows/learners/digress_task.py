@@ -1,8 +1,6 @@
 """The DiGress task: molecules at sites, their learners, and molecules drawn from the result."""
 
-import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,64 +17,49 @@ from openfl_flows.data.molecule_sites import (
     deal,
     pool,
     shares,
+    skew_table,
 )
-from openfl_flows.data.molecules import Molecules, Rejection, write_rejections
+from openfl_flows.data.molecule_table import MoleculeTable
+from openfl_flows.data.molecules import Rejection, write_rejections
 from openfl_flows.data.source import MoleculeSource, site_source, write_site_table
 from openfl_flows.learners.base import Table, check_site
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
 from openfl_flows.learners.digress_counts import plain_statistics
+from openfl_flows.learners.digress_samples import (
+    DigressSampling,
+    References,
+    judge_and_write,
+    references,
+    sample,
+)
 from openfl_flows.learners.digress_state import (
     Networks,
     load_networks,
     save_networks,
     statistics_of,
 )
-from openfl_flows.metrics.mean import Mean, Means
-from openfl_flows.metrics.molecules import canonical_smiles, evaluate_molecules
+from openfl_flows.metrics.mean import Means
 from openfl_flows.models.digress import (
     QM9_PUBLISHED,
     DigressConfig,
-    Graphs,
     GraphStatistics,
-    Guidance,
-    Sampled,
     count_statistics,
     merge_counts,
     statistics_from_counts,
 )
 from openfl_flows.models.digress.process import NoiseProcess
-from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
 
+_SKEW_NOTE = (
+    "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
+    "1 nothing in common"
+)
 Statistics = Annotated[
     Annotated[Literal["counted", "qm9"], Tag("name")]
     | Annotated[GraphStatistics, Tag("constants")],
     Discriminator(lambda value: "name" if isinstance(value, str) else "constants"),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DigressSampling:
-    """How molecules are drawn from a finished model.
-
-    Attributes:
-        num: Molecules to draw; 0 to draw none.
-        steps: Denoising steps, all of the diffusion's where None; fewer are faster and less exact.
-        batch_size: Graphs denoised at once.
-        chain_frames: Moments to keep of the first molecule's denoising.
-        target: Dipole in Debye and HOMO in eV to guide toward; None for no guidance.
-        strength: Strength of the guidance of each graph.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    num: int = 1000
-    steps: int | None = None
-    batch_size: int = 256
-    chain_frames: int = 50
-    target: tuple[float, float] | None = None
-    strength: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +90,22 @@ class DigressTask:
     sampling: DigressSampling = field(default_factory=DigressSampling)
 
     def __post_init__(self) -> None:
-        """Refuse constants that do not fit the network."""
+        """Refuse constants and sampling that do not fit the network."""
+        self.sampling.check_steps(self.network.diffusion_steps)
         if isinstance(self.statistics, GraphStatistics):
             try:
                 NoiseProcess(self.network, self.statistics)
             except ValueError as error:
                 raise ValueError(f"statistics.{error}") from None
+        if self.training.kernels == "native" and not self.network.corrected:
+            raise ValueError(
+                "training.kernels=native, expected torch: they compute corrected numerics only"
+            )
+        if self.training.micro_pairs is not None and not self.network.corrected:
+            raise ValueError(
+                f"training.micro_pairs={self.training.micro_pairs}, expected null: "
+                "published numerics depend on padding"
+            )
 
     def initial_state(self) -> State:
         """Random weights from the seed, with the statistics of all sites."""
@@ -129,7 +122,11 @@ class DigressTask:
 
         It stands where the first site stood, so that a federation of one site is the same run.
         """
-        return self._learner(pool(list(self._dealt.values())), min(self.sites))
+        return self._learner(self.pooled_molecules(), min(self.sites))
+
+    def pooled_molecules(self) -> SiteMolecules:
+        """All sites' molecules, each in the part of the split that its site put it in."""
+        return pool(list(self._dealt.values()))
 
     def composition(self) -> Table:
         """What each site holds."""
@@ -139,7 +136,8 @@ class DigressTask:
             f"{len(molecules):,} molecules; {len(rejections):,} rejected; "
             f"{molecules.num_charged:,} lost a formal charge, which the model has no class for"
         )
-        return Table(columns=columns, rows=rows, note=note)
+        skew = _skew(self._dealt, self.partition)
+        return Table(columns=columns, rows=rows, note=note, skew=skew)
 
     def write_rejected(self, folder: Path) -> int:
         """List the rejected rows in ``rejected.csv``."""
@@ -230,46 +228,15 @@ class DigressTask:
             seed: Of the draws.
 
         Raises:
-            ValueError: A count of ``sampling`` is out of range.
+            ValueError: The diffusion does not have the steps of ``sampling``, or a selection has no
+                labels to judge the regressor by.
         """
-        sampled = self._sample(state, sampling, seed)
-        quality, smiles = evaluate_molecules(
-            *_arrays(sampled.graphs), self.network.vocabulary, self._train_smiles
-        )
-        known = self._train_smiles
-        rows = [(s or "", int(s is not None), int(s not in known)) for s in smiles]
-        _write_csv(folder / "samples.csv", ("smiles", "relaxed_valid", "novel"), rows)
-        if sampled.chain is not None:
-            self._write_chain(sampled.chain, folder)
-        return {
-            "validity": Mean(quality.num_valid, quality.num_generated),
-            "connected": Mean(quality.num_connected, quality.num_generated),
-            "relaxed_validity": Mean(quality.num_relaxed_valid, quality.num_generated),
-            "uniqueness": Mean(quality.num_unique, quality.num_relaxed_valid),
-            "novelty": Mean(quality.num_novel, quality.num_unique),
-        }
-
-    def _sample(self, state: State, sampling: DigressSampling, seed: int) -> Sampled:
-        device = self.training.device
-        networks = Networks(self.network, statistics_of(state)).to(device)
+        sampling.check_steps(self.network.diffusion_steps)
+        networks = Networks(self.network, statistics_of(state), self.training.kernels)
+        networks = networks.to(self.training.device)
         networks.load(state)
-        guidance = None
-        if sampling.target is not None:
-            target = torch.tensor(sampling.target, device=device)
-            guidance = Guidance(
-                regressor=networks.regressor, target=target, strength=sampling.strength
-            )
-        frames = min(sampling.chain_frames, sampling.steps or self.network.diffusion_steps)
-        sampled = networks.denoiser.sample(
-            sampling.num,
-            torch.Generator(device).manual_seed(derived_seed(seed, "samples")),
-            steps=sampling.steps,
-            keep_chain=1 if frames else 0,
-            chain_frames=frames,
-            guidance=guidance,
-            batch_size=sampling.batch_size,
-        )
-        return Sampled(sampled.graphs.to("cpu"), sampled.chain)
+        sampled = sample(networks, sampling, seed, self.pooled_molecules)
+        return judge_and_write(sampled, self.network.vocabulary, self._references, folder)
 
     @cached_property
     def graph_statistics(self) -> GraphStatistics:
@@ -278,28 +245,37 @@ class DigressTask:
             return self.statistics
         if self.statistics == "qm9":
             return QM9_PUBLISHED
-        return statistics_from_counts(merge_counts(self._counts()))
+        counts = merge_counts(self._counts())
+        if self.training.regressor and not counts["target_counts"].any():
+            raise ValueError(
+                "training.regressor=true, expected false: no training molecule has a label"
+            )
+        return statistics_from_counts(counts)
 
     def _counts(self) -> list[dict[str, np.ndarray]]:
         num_classes = len(self.network.vocabulary)
-        trains = [own.train for own in self._dealt.values()]
-        return [count_statistics(t.atoms, t.bonds, t.targets, num_classes) for t in trains]
+        return [_count(own.train, num_classes) for own in self._dealt.values()]
 
     def _on_table(self, site: str, folder: Path) -> "DigressTask":
         check_site(site, self.sites)
         return replace(
             self,
             sites=(site,),
-            data=site_source(folder, limit=self.data.limit),
+            data=site_source(
+                folder,
+                limit=self.data.limit,
+                storage=self.data.storage,
+                workers=self.data.workers,
+            ),
             partition=replace(self.partition, name="iid", fractions=None, alpha=None),
         )
 
     @cached_property
-    def _read(self) -> tuple[Molecules, tuple[Rejection, ...]]:
+    def _read(self) -> tuple[MoleculeTable, Collection[Rejection]]:
         return self.data.read(self.network.vocabulary, self.network.max_atoms)
 
     @property
-    def _shares(self) -> Mapping[str, Molecules]:
+    def _shares(self) -> Mapping[str, MoleculeTable]:
         return shares(self._read[0], self.sites, self.partition, self.seed)
 
     @cached_property
@@ -307,9 +283,8 @@ class DigressTask:
         return deal(self._read[0], self.sites, self.partition, self.seed)
 
     @cached_property
-    def _train_smiles(self) -> frozenset[str | None]:
-        train = pool(list(self._dealt.values())).train
-        return frozenset(canonical_smiles(train.atoms, train.bonds, train.vocabulary))
+    def _references(self) -> References:
+        return references(self.pooled_molecules())
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the configuration, not the data, to other processes: they read the data again."""
@@ -321,25 +296,16 @@ class DigressTask:
             self.network, self.training, self.graph_statistics, molecules, seed=seed
         )
 
-    def _write_chain(self, chain: list[Graphs], folder: Path) -> None:
-        frames = [_arrays(frame.rows(slice(0, 1)).to("cpu")) for frame in chain]
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            atoms=np.concatenate([atoms for atoms, _ in frames]),
-            bonds=np.concatenate([bonds for _, bonds in frames]),
-            vocabulary=np.array(self.network.vocabulary),
-        )
-        write_atomically(folder / "chain.npz", buffer.getvalue())
+
+def _count(molecules: MoleculeTable, num_classes: int) -> dict[str, np.ndarray]:
+    width, targets = molecules.max_atoms, molecules.targets
+    counts = [
+        count_statistics(*molecules.rows(block, width), targets[block], num_classes)
+        for block in molecules.blocks()
+    ]
+    return merge_counts(counts)
 
 
-def _arrays(graphs: Graphs) -> tuple[np.ndarray, np.ndarray]:
-    return graphs.atoms.numpy().astype(np.int8), graphs.bonds.numpy().astype(np.int8)
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[str, int, int]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+def _skew(dealt: Mapping[str, SiteMolecules], partition: PartitionConfig) -> Table:
+    columns, rows = skew_table(dealt, partition)
+    return Table(columns=columns, rows=rows, note=_SKEW_NOTE)

@@ -33,8 +33,8 @@ class Row:
         metric: The metric as recorded.
         a: The first group.
         b: The second group, the reference.
-        percent: ``100 |mean a - mean b| / |mean b|``; None where mean b is 0.
-        interval: The 95 % interval of ``percent``; None where a group has one run.
+        change: ``100 (mean a - mean b) / |mean b|``; None where mean b is 0.
+        change_interval: The 95 % interval of ``change``; None where a group has one run.
         paired: Whether the interval is that of the differences of runs with equal seeds.
         limit: The paper's largest ``percent``; None where it has none for this metric.
     """
@@ -42,10 +42,20 @@ class Row:
     metric: str
     a: Summary
     b: Summary
-    percent: float | None
-    interval: Interval | None
+    change: float | None
+    change_interval: Interval | None
     paired: bool
     limit: float | None
+
+    @property
+    def percent(self) -> float | None:
+        """The absolute value of ``change``."""
+        return None if self.change is None else abs(self.change)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of ``percent``."""
+        return None if self.change_interval is None else fold(*self.change_interval)
 
     @property
     def within(self) -> bool | None:
@@ -183,15 +193,16 @@ def _row(name: str, a: Sequence[float], b: Sequence[float], order: list[int] | N
     difference, reference = first.mean - second.mean, abs(second.mean)
     interval = None
     if half is not None and reference:
-        interval = fold(
-            100 * (difference - half) / reference, 100 * (difference + half) / reference
+        interval = (
+            100 * (difference - half) / reference,
+            100 * (difference + half) / reference,
         )
     return Row(
         metric=name,
         a=first,
         b=second,
-        percent=100 * abs(difference) / reference if reference else None,
-        interval=interval,
+        change=100 * difference / reference if reference else None,
+        change_interval=interval,
         paired=order is not None,
         limit=PAPER_LIMITS.get(name.removeprefix("test_")),
     )

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from openfl_flows.report.intervals import Interval
 from openfl_flows.report.metric_names import metric
 from openfl_flows.report.series import Points, Series, sites, tasks
 
@@ -88,6 +89,50 @@ def metric_chart(series: Series, site_colors: Mapping[str, str]) -> Chart:
         axes.set_ylabel(info.unit)
         _focus_on_training(axes, series, info.scale)
         return Chart(info.title, _svg(figure))
+
+
+def runs_chart(name: str, lines: Mapping[str, Sequence[Points]]) -> Chart:
+    """One metric over rounds, a line for each run.
+
+    Args:
+        name: The metric.
+        lines: By group, whose runs share a colour: what each of its runs measured.
+    """
+    info, palette = metric(name), colors(tuple(lines))
+    pooled = Series(
+        name=name, local={f"{g} {i}": p for g, ps in lines.items() for i, p in enumerate(ps)}
+    )
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        for group, runs in lines.items():
+            for points in runs:
+                _line(axes, points, info.scale, color=palette[group], linewidth=1.2)
+        _round_axis(axes)
+        axes.set_ylabel(info.unit)
+        _focus_on_training(axes, pooled, info.scale)
+        return Chart(info.title, _svg(figure))
+
+
+def changes_chart(title: str, rows: Sequence[tuple[str, float, Interval | None]]) -> Chart:
+    """Differences in percent with their intervals, one line each, and a line at zero.
+
+    Args:
+        title: What differs from what.
+        rows: Label, difference and its interval, None where there is none.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(height=max(1.3, 0.75 + 0.24 * len(rows)))
+        axes.axvline(0, color=FOREGROUND, linewidth=0.8, alpha=0.5)
+        for place, (_, change, interval) in enumerate(rows):
+            if interval is not None:
+                axes.plot(interval, (place, place), color=PALETTE[0], linewidth=1.6, alpha=0.5)
+            axes.plot(change, place, marker="o", markersize=5, color=PALETTE[0])
+        axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x")
+        axes.set_xlabel("%")
+        return Chart(title, _svg(figure))
 
 
 def round_seconds_chart(record: Mapping[str, Any], site_colors: Mapping[str, str]) -> Chart:

@@ -57,7 +57,36 @@ def write_report(run: Path) -> Path:
     """
     record = RunDirectory.open(run).record
     site_colors = curves.colors(series.sites(record))
-    partition = _read_partition(run / "partition.json")
+    partition, skew = _read_partition(run / "partition.json")
+    page = (
+        page_environment()
+        .get_template("run.html.j2")
+        .render(
+            record=record,
+            config=record["config"],
+            name=record["config"].get("name", run.name),
+            join=_in_words(record["config"].get("join")) if record["kind"] == "federated" else (),
+            final=[(metric_names.metric(key), value) for key, value in record["metrics"].items()],
+            sites=series.sites(record),
+            tasks=series.tasks(record),
+            legend=curves.site_legend(record),
+            metric_charts=[curves.metric_chart(s, site_colors) for s in series.series(record)],
+            time_charts=_time_charts(record, site_colors),
+            partition=partition,
+            skew=skew,
+            partition_chart=_partition_chart(partition),
+            pictures=_read_pictures(run / "samples"),
+            samples=_read_samples(run / "samples" / "samples.csv"),
+            settings=list(_flatten(record["config"])),
+        )
+    )
+    target = run / "report.html"
+    write_atomically(target, page.encode())
+    return target
+
+
+def page_environment() -> jinja2.Environment:
+    """Where the templates of all pages are, with how they show numbers."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("openfl_flows", "report"),
         autoescape=True,
@@ -72,26 +101,7 @@ def write_report(run: Path) -> Path:
         # The only markup that is not escaped: what matplotlib wrote, with its text escaped.
         "svg": Markup,
     }
-    page = environment.get_template("run.html.j2").render(
-        record=record,
-        config=record["config"],
-        name=record["config"].get("name", run.name),
-        join=_in_words(record["config"].get("join")) if record["kind"] == "federated" else (),
-        final=[(metric_names.metric(key), value) for key, value in record["metrics"].items()],
-        sites=series.sites(record),
-        tasks=series.tasks(record),
-        legend=curves.site_legend(record),
-        metric_charts=[curves.metric_chart(s, site_colors) for s in series.series(record)],
-        time_charts=_time_charts(record, site_colors),
-        partition=partition,
-        partition_chart=_partition_chart(partition),
-        pictures=_read_pictures(run / "samples"),
-        samples=_read_samples(run / "samples" / "samples.csv"),
-        settings=list(_flatten(record["config"])),
-    )
-    target = run / "report.html"
-    write_atomically(target, page.encode())
-    return target
+    return environment
 
 
 def _time_charts(
@@ -103,24 +113,34 @@ def _time_charts(
     return (*charts, curves.task_seconds_chart(record)) if series.tasks(record) else charts
 
 
-def _read_partition(file: Path) -> Table | None:
+def _read_partition(file: Path) -> tuple[Table | None, Table | None]:
+    """How the data lie at the sites, and how skewed they are."""
     if not file.is_file():
-        return None
+        return None, None
     try:
         document = json.loads(file.read_text())
-        columns, rows = document["columns"], document["rows"]
-        note = document.get("note", "")
+        tables = [
+            Table(part["columns"], part["rows"], len(part["rows"]), part.get("note", ""))
+            for part in (document, document.get("skew"))
+            if part is not None
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: expected JSON with columns and rows, got {error!r}") from None
-    for index, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(columns):
-            raise ValueError(f"{file}: row {index + 1} is {row}, expected {len(columns)} values")
-        for column, value in zip(columns, row, strict=True):
+    for table in tables:
+        _check_site_table(file, table)
+    return tables[0], tables[1] if len(tables) > 1 else None
+
+
+def _check_site_table(file: Path, table: Table) -> None:
+    expected = len(table.columns)
+    for index, row in enumerate(table.rows):
+        if not isinstance(row, list) or len(row) != expected:
+            raise ValueError(f"{file}: row {index + 1} is {row}, expected {expected} values")
+        for column, value in zip(table.columns, row, strict=True):
             if column != "site" and not isinstance(value, int | float):
                 raise ValueError(
                     f"{file}: row {index + 1}, {column} is {value!r}, expected a number"
                 )
-    return Table(columns, rows, len(rows), note)
 
 
 def _partition_chart(partition: Table | None) -> curves.Chart | None:

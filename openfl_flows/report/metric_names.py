@@ -1,7 +1,7 @@
 """How metrics are written for people: label, unit, and which way is better."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["lower", "higher", ""]
@@ -16,11 +16,13 @@ class Metric:
         label: Name in words.
         unit: Unit, empty for a plain number; "%" for a fraction that is shown in percent.
         better: Which way is better, empty where that is not known.
+        counted: Whether it is a whole number.
     """
 
     label: str
     unit: str = ""
     better: Better = ""
+    counted: bool = False
 
     @property
     def scale(self) -> float:
@@ -35,7 +37,8 @@ class Metric:
 
     def show(self, value: float) -> str:
         """``value`` with its unit, four significant digits."""
-        return f"{number(value * self.scale)} {self.unit}".strip()
+        shown = round(value) if self.counted else value * self.scale
+        return f"{number(shown)} {self.unit}".strip()
 
 
 _KNOWN = {
@@ -54,6 +57,16 @@ _KNOWN = {
     "uniqueness": Metric(label="uniqueness", unit="%", better="higher"),
     "novelty": Metric(label="novelty", unit="%", better="higher"),
     "connected": Metric(label="connected", unit="%", better="higher"),
+    "kl_score": Metric(label="KL score against test (GuacaMol)", better="higher"),
+    "internal_diversity": Metric(label="internal diversity, IntDiv₁", better="higher"),
+    "internal_diversity_2": Metric(label="internal diversity, IntDiv₂", better="higher"),
+    "snn": Metric(label="similarity to nearest test molecule, SNN", better="higher"),
+    # Neither way: near molecules may be copied ones.
+    "snn_train": Metric(label="similarity to nearest of as many training molecules"),
+    "scaffold_similarity": Metric(label="scaffold similarity to test", better="higher"),
+    "fragment_similarity": Metric(label="fragment similarity to test", better="higher"),
+    "num_measured": Metric(label="molecules that these were measured on", counted=True),
+    "num_reference": Metric(label="test molecules that they were compared with", counted=True),
     "accuracy": Metric(label="accuracy", unit="%", better="higher"),
 }
 
@@ -61,12 +74,16 @@ _KNOWN = {
 def metric(name: str) -> Metric:
     """What is known of the metric ``name``; its own words where nothing is.
 
-    A leading ``train_``, ``val_`` or ``test_`` is kept in the label and does not change the rest.
+    A leading ``train_``, ``val_`` or ``test_`` is kept in the label and does not change the rest;
+    nor does ``ema_`` before all, for the moving average of the model.
     """
-    split, _, rest = name.partition("_")
-    if split in SPLITS and rest in _KNOWN:
+    first, _, rest = name.partition("_")
+    if first == "ema":
+        known = metric(rest)
+        return replace(known, label=f"EMA {known.label}")
+    if first in SPLITS and rest in _KNOWN:
         known = _KNOWN[rest]
-        return Metric(label=f"{split} {known.label}", unit=known.unit, better=known.better)
+        return replace(known, label=f"{first} {known.label}")
     return _KNOWN.get(name, Metric(label=name.replace("_", " ")))
 
 

@@ -181,6 +181,10 @@ def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
         return run
     report_data(task, table, run.path)
     drawn = values(task.evaluate(model, run.path / "samples"))
+    average = run.average()
+    if average is not None:
+        found = values(task.evaluate(average, run.path / "samples_ema"))
+        drawn |= {f"ema_{name}": value for name, value in found.items()}
     run.finish({**run.record["metrics"], **drawn})
     return run
 

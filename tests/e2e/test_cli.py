@@ -190,7 +190,7 @@ def test_weights_that_a_run_lacks_are_named(capsys, finished) -> None:
         (("--num", "0"), "num is 0"),
         (("--steps", "0"), "steps is 0"),
         (("--steps", "99"), "steps is 99"),
-        (("--mu", "2"), "guidance needs both --mu and --homo"),
+        (("--mu", "2", "--strength=-1"), "sampling.strength=-1.0, expected at least 0"),
     ],
 )
 def test_molecules_that_cannot_be_drawn_are_refused(
@@ -257,11 +257,20 @@ def test_the_seed_decides_what_is_drawn(finished, folder) -> None:
 
 def test_guidance_changes_what_is_drawn(finished, folder) -> None:
     options = ("--num", "16", "--steps", "10")
-    guide = ("--mu", "5", "--homo", "-9", "--strength", "100")
+    guide = ("--mu", "5", "--homo", "-9", "--guidance", "gradient", "--strength", "100")
     assert main(["sample", str(finished), *options, "--out", "free"]) == 0
     assert main(["sample", str(finished), *options, *guide, "--out", "guided"]) == 0
     free, guided = ((folder / d / "samples.csv").read_text() for d in ("free", "guided"))
     assert free != guided
+
+
+def test_a_regressor_that_knows_nothing_guides_nothing_and_says_so(finished, folder) -> None:
+    with pytest.warns(
+        UserWarning, match="the regressor is no better on clean graphs than on noise"
+    ):
+        main(
+            ["sample", str(finished), "--num", "4", "--steps", "5", "--mu", "5", "--out", "guided"]
+        )
 
 
 def test_runs_are_compared_in_a_table(capsys, finished, folder) -> None:

@@ -1,5 +1,6 @@
 """The DiGress learner keeps the contract of learners."""
 
+import copy
 import dataclasses
 import math
 
@@ -152,6 +153,7 @@ def test_another_model_is_refused_by_tensor() -> None:
         ({"batch_size": 0}, "training.batch_size=0"),
         ({"micro_batch": -1}, "training.micro_batch=-1"),
         ({"lr": 0.0}, "training.lr=0.0"),
+        ({"proximal": -1.0}, "training.proximal=-1.0"),
     ],
 )
 def test_impossible_training_is_refused(options: dict, message: str) -> None:
@@ -192,3 +194,51 @@ def test_training_in_bfloat16_is_nearly_that_in_float32_and_repeats_bit_for_bit(
     assert state.spec == TASK.initial_state().spec
     assert state == trained(lowered, 3)
     assert state != trained(TASK, 3)
+
+
+def proximal(mu: float) -> DigressTask:
+    return dataclasses.replace(TASK, training=dataclasses.replace(TASK.training, proximal=mu))
+
+
+@pytest.mark.parametrize("name", ["denoiser", "regressor"])
+def test_the_proximal_term_has_the_gradient_of_the_whole_loss(name) -> None:
+    """Autograd of ``loss + mu/2 |theta - received|^2`` against what the learner descends by."""
+    learner = proximal(0.7).learner("site-1")
+    learner.receive(TASK.initial_state())
+    parameters = list(getattr(learner._networks, name).parameters())
+    received = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for i, parameter in enumerate(parameters):
+            parameter += 0.01 * (i + 1)
+    loss = torch.stack([(parameter**3).sum() for parameter in parameters]).sum()
+    distances = [((p - r) ** 2).sum() for p, r in zip(parameters, received, strict=True)]
+    expected = torch.autograd.grad(loss + 0.7 / 2 * torch.stack(distances).sum(), parameters)
+    torch.stack([(parameter**3).sum() for parameter in parameters]).sum().backward()
+    learner._pull_back(name)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_without_a_proximal_term_nothing_changes_and_with_one_a_site_stays_nearer() -> None:
+    def distance(state: State) -> float:
+        start = TASK.initial_state()
+        return math.sqrt(sum(float(((state[n] - start[n]) ** 2).sum()) for n in start))
+
+    assert trained(proximal(0.0), 5) == trained(TASK, 5)
+    # The first step starts where the received model is, so there the term is zero.
+    assert trained(proximal(100.0), 1) == trained(TASK, 1)
+    assert distance(trained(proximal(100.0), 12)) < 0.8 * distance(trained(TASK, 12))
+
+
+def test_a_restored_site_is_held_near_what_it_receives() -> None:
+    task = proximal(1.0)
+    whole = task.learner("site-1")
+    whole.receive(task.initial_state())
+    whole.train(Budget(steps=2), silent)
+    restored = task.learner("site-1")
+    restored.restore(copy.deepcopy(whole.local_state()))
+    model = whole.send()
+    for learner in (whole, restored):
+        learner.receive(model)
+        learner.train(Budget(steps=3), silent)
+    assert restored.send() == whole.send()

@@ -51,6 +51,16 @@ def test_split_keeps_unit_and_direction():
     assert metric("validity").show(0.9512) == "95.12 %"
 
 
+def test_the_moving_average_keeps_unit_and_direction_too():
+    assert metric("ema_test_nll").title == "EMA test NLL [nats] ↓"
+    assert metric("ema_validity").show(0.5) == "50.00 %"
+    assert metric("ema_lddt").title == "EMA lddt"
+
+
+def test_counts_are_whole_numbers():
+    assert metric("num_measured").show(1000.0) == "1,000"
+
+
 def test_unknown_metric_is_shown_in_its_own_words():
     assert metric("lddt_ca").title == "lddt ca"
     assert metric("lddt_ca").show(0.5) == "0.5000"
