@@ -1,6 +1,7 @@
 """A federation of real processes under mTLS makes, round by round, the bits of a simulation."""
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -30,6 +31,8 @@ DIGRESS = (
     *OVERRIDES, "experiment=demo", "federation.sites=2", "federation.rounds=2",
     "federation.epochs=1", "runtime.quiet=true",
 )  # fmt: skip
+NATIVE = ("model.training.kernels=native", "model.training.precision=bfloat16")
+COMPILED = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
 def simulated(out: Path, *overrides: str) -> RunDirectory:
@@ -61,8 +64,9 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
         ((*TOY, "ema=at_sync"), 3, launch),
         ((*DIGRESS, "join=diloco", "ema=at_sync"), 2, launch_fx),
         ((*DIGRESS, "join=fedavg"), 2, launch),
+        pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=COMPILED),
     ],
-    ids=["toy-fedavg-fx", "toy-diloco-ema", "digress-diloco-ema-fx", "digress-fedavg"],
+    ids=["toy-fedavg-fx", "toy-diloco-ema", "digress-diloco-ema-fx", "digress-fedavg", "native"],
 )
 def test_a_federation_is_its_simulation(
     plan: tuple[str, ...], rounds: int, start: Launch, tmp_path: Path

@@ -56,6 +56,9 @@ def test_the_wheel_carries_what_a_run_needs_and_nothing_else(wheel) -> None:
     data = {
         "openfl_flows/data/samples/molecules.csv",
         "openfl_flows/report/run.html.j2",
+        "openfl_flows/report/study.html.j2",
+        "openfl_flows/models/digress/native/kernels.cpp",
+        "openfl_flows/models/digress/native/edge_block.h",
         "openfl_flows/py.typed",
     }
     assert len(plan) > 25

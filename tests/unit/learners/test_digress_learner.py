@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -154,6 +155,7 @@ def test_another_model_is_refused_by_tensor() -> None:
         ({"micro_batch": -1}, "training.micro_batch=-1"),
         ({"lr": 0.0}, "training.lr=0.0"),
         ({"proximal": -1.0}, "training.proximal=-1.0"),
+        ({"kernels": "native", "device": "cuda"}, "training.kernels=native on device=cuda"),
     ],
 )
 def test_impossible_training_is_refused(options: dict, message: str) -> None:
@@ -194,6 +196,36 @@ def test_training_in_bfloat16_is_nearly_that_in_float32_and_repeats_bit_for_bit(
     assert state.spec == TASK.initial_state().spec
     assert state == trained(lowered, 3)
     assert state != trained(TASK, 3)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_native_kernels_train_alike_and_repeat_bit_for_bit(precision) -> None:
+    training = dataclasses.replace(TASK.training, kernels="native", precision=precision)
+    native = digress(training=training)
+    losses = []
+    for task in (TASK, native):
+        learner = task.learner("site-1")
+        learner.receive(TASK.initial_state())
+        losses.append(learner.train(Budget(steps=40), silent).metrics)
+        losses[-1] |= learner.validate()
+    for name, plain in losses[0].items():
+        # Other dropout masks, other rounding.
+        assert losses[1][name].value == pytest.approx(plain.value, rel=0.1)
+    whole = trained(native, 4)
+    first, second = native.learner("site-1"), native.learner("site-1")
+    first.receive(TASK.initial_state())
+    first.train(Budget(steps=2), silent)
+    second.restore(first.local_state())
+    second.receive(first.send())
+    second.train(Budget(steps=2), silent)
+    assert second.send() == whole
+
+
+def test_native_kernels_do_not_compute_published_numerics() -> None:
+    network = dataclasses.replace(NETWORK, numerics="published")
+    with pytest.raises(ValueError, match="training.kernels=native, expected torch"):
+        digress(network=network, training=DigressTraining(kernels="native"))
 
 
 def proximal(mu: float) -> DigressTask:
