@@ -46,7 +46,7 @@ class DigressTraining:
         validation_passes: Noise levels drawn per graph in validation.
         test_passes: Noise levels drawn per graph in the final test. One draw of the published
             likelihood varies by about 100 nats from graph to graph, so a table needs many.
-        validation_limit: Validate on at most this many graphs of each site.
+        validation_limit: Validate on at most this many graphs of each site, evenly spread.
         device: Where to train, as torch names it.
         proximal: Factor ``mu`` of FedProx's term, ``mu / 2 |theta - theta_global|^2`` over both
             networks, that holds a site near the model it received; 0 for none (Li et al. 2020,
@@ -192,14 +192,16 @@ class DigressLearner:
 
     def validate(self) -> Means:
         """Both bounds of the likelihood, in nats, and the errors of the regressor."""
-        training = self._training
-        num = min(len(self._molecules.val), training.validation_limit or len(self._molecules.val))
-        return self._measure(self._molecules.val, num, training.validation_passes, "")
+        training, val = self._training, self._molecules.val
+        limit = training.validation_limit
+        if limit is not None and limit < len(val):
+            # Tables are often sorted by size: the first ones would not be like the rest.
+            val = val.subset(np.arange(limit) * len(val) // limit)
+        return self._measure(val, training.validation_passes, "")
 
     def test(self) -> Means:
         """The same on the test data, all of it."""
-        test = self._molecules.test
-        return self._measure(test, len(test), self._training.test_passes, "test_")
+        return self._measure(self._molecules.test, self._training.test_passes, "test_")
 
     def _train_denoiser(self, batch: Indices) -> Tensor:
         denoiser = self._networks.denoiser
@@ -264,11 +266,11 @@ class DigressLearner:
         networks = {name: getattr(self._networks, name) for name in self._optimizers}
         return {n: [p.detach().clone() for p in m.parameters()] for n, m in networks.items()}
 
-    def _measure(self, molecules: MoleculeTable, num: int, passes: int, prefix: str) -> Means:
+    def _measure(self, molecules: MoleculeTable, passes: int, prefix: str) -> Means:
         """Noise is drawn from a fixed seed, so models are compared under the same noise."""
-        networks, device = self._networks, self._training.device
+        networks, device, num = self._networks, self._training.device, len(molecules)
         data = DeviceMolecules(molecules, device)
-        parts_of_all = list(self._parts(data.num_atoms[:num]))
+        parts_of_all = list(self._parts(data.num_atoms))
         generator = torch.Generator(device).manual_seed(derived_seed("validation"))
         sums: dict[str, Mean] = {}
         steps = networks.denoiser.config.diffusion_steps

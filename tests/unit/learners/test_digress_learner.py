@@ -122,6 +122,17 @@ def test_validation_can_be_limited() -> None:
     assert digress(training=training).learner("site-1").validate()["nll"].count == 15
 
 
+def test_a_limited_validation_is_spread_over_a_table_that_may_be_sorted() -> None:
+    training = dataclasses.replace(TASK.training, validation_limit=5)
+    limited, spread = (task.learner("site-1") for task in (digress(training=training), TASK))
+    val = spread._molecules.val
+    assert len(val) == 10
+    spread._molecules = spread._molecules._replace(val=val.subset([0, 2, 4, 6, 8]))
+    for learner in (limited, spread):
+        learner.receive(TASK.initial_state())
+    assert limited.validate()["nll"] == spread.validate()["nll"]
+
+
 def test_the_pooled_learner_has_all_sites_samples() -> None:
     pooled = TASK.pooled_learner()
     assert len(pooled._all) == sum(len(TASK.learner(site)._all) for site in TASK.sites)
