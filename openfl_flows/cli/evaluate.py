@@ -1,7 +1,6 @@
 """evaluate: how good molecules in a file are, and how close to those of another."""
 
 import argparse
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +73,11 @@ def _known(path: Path) -> "MoleculeSet":
 
 
 def _read(path: Path) -> list[str]:
-    from openfl_flows.data.table import read_rows
+    from openfl_flows.data.table import stream_rows, stream_smiles
 
-    content = path.read_bytes()
-    if ".csv" in path.suffixes:
-        found = [row.cells["smiles"] for row in read_rows(path, content, required=("smiles",))]
-    else:
-        plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-        try:
-            found = [line.split()[0] for line in plain.decode().splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text at byte {error.start}") from None
+    table = ".csv" in path.suffixes
+    rows = stream_rows(path, required=("smiles",)) if table else stream_smiles(path)
+    found = [row.cells["smiles"] for row in rows]
     if not found:
         raise ValueError(f"{path}: no molecules, expected at least one")
     return found

@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openfl_flows.cli.results import drawing_task
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -143,22 +145,15 @@ def _read_targets(path: Path) -> "NDArray[np.float64]":
 
 
 def _model(options: argparse.Namespace) -> "tuple[Networks, SiteMolecules]":
-    from openfl_flows.experiment import Experiment
-    from openfl_flows.learners.digress_state import Networks, statistics_of
-    from openfl_flows.learners.digress_task import DigressTask
     from openfl_flows.ops.run import RunDirectory
 
     run = RunDirectory.open(options.run_directory)
-    task = Experiment.from_config(run.record["config"]).task
-    if not isinstance(task, DigressTask):
-        raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    task = drawing_task(run)
     weights = {"model": run.model, "ema": run.average, "best": run.best_model}
     state = weights[options.weights]()
     if state is None:
         raise ValueError(f"--weights is {options.weights}, but {run.path} keeps no such model")
-    networks = Networks(task.network, statistics_of(state)).to(task.training.device)
-    networks.load(state)
-    return networks, task.pooled_molecules()
+    return task.networks(state), task.pooled_molecules()
 
 
 def _draws(

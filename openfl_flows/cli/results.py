@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openfl_flows.learners.digress_task import DigressTask
     from openfl_flows.ops.run import RunDirectory
 
 
@@ -36,6 +37,21 @@ def show_run(run: "RunDirectory") -> None:
         print(f"{name:>20}  {value:.4f}")
     print(f"digest {run.record['digest']}")
     print(f"report {write_report(run.path)}")
+
+
+def drawing_task(run: "RunDirectory") -> "DigressTask":
+    """The task of a run that draws molecules.
+
+    Raises:
+        ValueError: It is a run of another task.
+    """
+    from openfl_flows.experiment import Experiment
+    from openfl_flows.learners.digress_task import DigressTask
+
+    task = Experiment.from_config(run.record["config"]).task
+    if not isinstance(task, DigressTask):
+        raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    return task
 
 
 def _add_compare(commands: Any) -> None:
@@ -85,8 +101,6 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from openfl_flows.experiment import Experiment
-    from openfl_flows.learners.digress_task import DigressTask
     from openfl_flows.ops.files import load_state
     from openfl_flows.ops.run import RunDirectory
     from openfl_flows.report.samples import draw_samples
@@ -94,9 +108,7 @@ def _sample(options: argparse.Namespace) -> None:
     run = RunDirectory.open(options.run_directory)
     out = options.out or run.path / "drawn"
     state = load_state(run.path / f"{options.weights}.safetensors")
-    task = Experiment.from_config(run.record["config"]).task
-    if not isinstance(task, DigressTask):
-        raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    task = drawing_task(run)
     target = (options.mu, options.homo)
     said = ("guidance", "strength", *(name for name, _, _ in _SAMPLER))
     sampling = dataclasses.replace(

@@ -218,6 +218,13 @@ class DigressTask:
         """Write both networks under their published names, with configuration and statistics."""
         save_networks(state, self.network, path)
 
+    def networks(self, state: State) -> Networks:
+        """Both networks with the weights of ``state``, on the device of training."""
+        networks = Networks(self.network, statistics_of(state), self.training.kernels)
+        networks = networks.to(self.training.device)
+        networks.load(state)
+        return networks
+
     def draw(self, state: State, folder: Path, sampling: DigressSampling, *, seed: int) -> Means:
         """Draw molecules into ``samples.csv``, one denoising chain into ``chain.npz``; judge them.
 
@@ -232,10 +239,7 @@ class DigressTask:
                 labels to judge the regressor by.
         """
         sampling.check_steps(self.network.diffusion_steps)
-        networks = Networks(self.network, statistics_of(state), self.training.kernels)
-        networks = networks.to(self.training.device)
-        networks.load(state)
-        sampled = sample(networks, sampling, seed, self.pooled_molecules)
+        sampled = sample(self.networks(state), sampling, seed, self.pooled_molecules)
         return judge_and_write(sampled, self.network.vocabulary, self._references, folder)
 
     @cached_property

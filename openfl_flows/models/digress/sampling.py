@@ -95,8 +95,7 @@ def _denoise(
     # Noise is drawn for all nodes there may be, so that trimming does not change what is drawn.
     num = int(sizes.max()) if process.corrected else width
     mask_BN = whole_BN[:, :num]
-    start = process.draw_limit(whole_BN, generator)
-    graphs = Graphs(start.atoms[:, :num], start.bonds[:, :num, :num])
+    graphs = process.draw_limit(whole_BN, generator).trimmed(num)
     frames: dict[int, Graphs] = {}
     done, steps = 0, sum(int(b < a) for a, b in pairwise(levels))
     for level, following in pairwise(levels):

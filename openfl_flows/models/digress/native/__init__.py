@@ -38,7 +38,8 @@ def update_natively(
     if with_xe:
         q, k, v, film = attention.project(x, y)
         rate = layer.dropout if layer.training else 0.0
-        new_e, gathered = _edge_block(e, q, k, v, film.e_mul, film.e_add, sizes, rate, (
+        options = (layer.normE1.eps, rate)
+        new_e, gathered = _edge_block(e, q, k, v, film.e_mul, film.e_add, sizes, options, (
             torch.cat((attention.e_mul.weight, attention.e_add.weight)),
             torch.cat((attention.e_mul.bias + 1, attention.e_add.bias)),
             *(p for part in (attention.e_out, layer.normE1, layer.linE1, layer.linE2, layer.normE2)
@@ -65,10 +66,10 @@ def _block(
 
 def _edge_block(
     e: Tensor, q: Tensor, k: Tensor, v: Tensor, film_mul: Tensor, film_add: Tensor, sizes: Tensor,
-    rate: float, weights: tuple[Tensor, ...],
+    options: tuple[float, float], weights: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     out: tuple[Tensor, Tensor] = _apply(
-        _EdgeBlock, e, q, k, v, film_mul, film_add, sizes, rate, *weights
+        _EdgeBlock, e, q, k, v, film_mul, film_add, sizes, options, *weights
     )
     return out
 
@@ -98,11 +99,11 @@ class _EdgeBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *states, sizes, rate = arguments[:8]
+        *states, sizes, (epsilon, rate) = arguments[:8]
         states = [state.contiguous() for state in states]
         kind = states[1].dtype
         weights = [w.to(kind) if w.dim() == 2 else w for w in arguments[8:]]
-        options = (_EPSILON, rate, _seed(rate))
+        options = (epsilon, rate, _seed(rate))
         new_e, gathered, *changes = kernels().edge_block(*states, sizes, weights, *options)
         ctx.save_for_backward(*states, sizes, *changes, *weights)
         ctx.options = options
@@ -169,7 +170,3 @@ class _Pool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         return kernels().pool_backward(d_out.contiguous(), *ctx.saved_tensors), None
-
-
-_EPSILON = 1e-5
-"""Of LayerNorm, PyTorch's default."""

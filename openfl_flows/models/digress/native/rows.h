@@ -27,6 +27,20 @@ struct Norm {
   float epsilon;
 };
 
+struct Moments {
+  float mean, scale;  // scale is 1 / standard deviation
+};
+
+inline Moments moments(const float* row, int32_t C, float epsilon) {
+  float total = 0.0f, square = 0.0f;
+#pragma omp simd reduction(+ : total)
+  for (int32_t x = 0; x < C; ++x) total += row[x];
+  const float mean = total / C;
+#pragma omp simd reduction(+ : square)
+  for (int32_t x = 0; x < C; ++x) square += (row[x] - mean) * (row[x] - mean);
+  return {mean, 1.0f / std::sqrt(square / C + epsilon)};
+}
+
 // out = LayerNorm(state + dropout(change + bias)); `low`, if given, is out in T.
 template <typename T>
 void residual_norm(const float* state, const T* change, const float* bias, const Norm norm,
@@ -36,13 +50,8 @@ void residual_norm(const float* state, const T* change, const float* bias, const
   for (int64_t r = 0; r < R; ++r) {
     sum_row(state + r * C, change + r * C, bias, C, static_cast<uint32_t>((first + r) * C), drop,
             z);
-    float total = 0.0f, square = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int32_t x = 0; x < C; ++x) total += z[x];
-    const float mean = total / C;
-#pragma omp simd reduction(+ : square)
-    for (int32_t x = 0; x < C; ++x) square += (z[x] - mean) * (z[x] - mean);
-    const float scale = 1.0f / std::sqrt(square / C + norm.epsilon);
+    const Moments found = moments(z, C, norm.epsilon);
+    const float mean = found.mean, scale = found.scale;
     float* o = out + r * C;
 #pragma omp simd
     for (int32_t x = 0; x < C; ++x)
@@ -62,13 +71,8 @@ void residual_norm_backward(const float* d_out, const float* state, const T* cha
   for (int64_t r = 0; r < R; ++r) {
     const uint32_t index = static_cast<uint32_t>((first + r) * C);
     sum_row(state + r * C, change + r * C, bias, C, index, drop, z);
-    float total = 0.0f, square = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int32_t x = 0; x < C; ++x) total += z[x];
-    const float mean = total / C;
-#pragma omp simd reduction(+ : square)
-    for (int32_t x = 0; x < C; ++x) square += (z[x] - mean) * (z[x] - mean);
-    const float scale = 1.0f / std::sqrt(square / C + norm.epsilon);
+    const Moments found = moments(z, C, norm.epsilon);
+    const float mean = found.mean, scale = found.scale;
     const float* d = d_out + r * C;
     float along_one = 0.0f, along_z = 0.0f;
 #pragma omp simd reduction(+ : along_one, along_z)
