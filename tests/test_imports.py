@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A package may import itself and what stands above it in this list, never a neighbour.
 LAYERS: list[set[str]] = [
-    {"seeds", "state"},
+    {"atomic", "seeds", "state"},
     {"update"},
     {"joins", "codecs", "data"},
     {"metrics"},

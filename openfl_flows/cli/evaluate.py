@@ -30,8 +30,8 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from openfl_flows.atomic import write_atomically
     from openfl_flows.metrics.distribution import MoleculeSet, compare, kl_divergences
-    from openfl_flows.ops.atomic import write_atomically
 
     if options.most < 2:
         raise ValueError(f"--most is {options.most}, expected at least 2")

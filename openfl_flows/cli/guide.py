@@ -51,8 +51,8 @@ def add_guide(commands: Any) -> None:
 
 
 def _guide(options: argparse.Namespace) -> None:
+    from openfl_flows.atomic import write_atomically
     from openfl_flows.learners.digress_guidance import Pull, choose_targets
-    from openfl_flows.ops.atomic import write_atomically
     from openfl_flows.report.guidance import (
         Measured,
         markdown,

@@ -83,7 +83,7 @@ def _add_sample(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from openfl_flows.ops.atomic import write_atomically
+    from openfl_flows.atomic import write_atomically
     from openfl_flows.report.compare import compare
 
     a, b = ([Path(folder) for folder in side.split(",")] for side in (options.a, options.b))

@@ -36,7 +36,7 @@ def add_study(commands: Any) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from openfl_flows.ops.atomic import write_json
+    from openfl_flows.atomic import write_json
     from openfl_flows.report.study import write_study_report
     from openfl_flows.study.jobs import make_runs
 

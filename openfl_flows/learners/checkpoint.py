@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from openfl_flows.atomic import replacing
 from openfl_flows.models.lightning import load_lightning
-from openfl_flows.ops.atomic import replacing
 from openfl_flows.ops.files import load_state
 from openfl_flows.state import Spec, State
 

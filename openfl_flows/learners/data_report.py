@@ -4,8 +4,8 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from openfl_flows.atomic import write_json
 from openfl_flows.learners.base import Table, Task
-from openfl_flows.ops.atomic import write_json
 
 _log = logging.getLogger(__name__)
 

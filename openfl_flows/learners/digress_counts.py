@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from openfl_flows.atomic import write_json
 from openfl_flows.models.digress.statistics import (
     COUNTS,
     GraphStatistics,
     merge_counts,
     statistics_from_counts,
 )
-from openfl_flows.ops.atomic import write_json
 
 
 def write_counts(path: Path, counts: Mapping[str, np.ndarray]) -> None:

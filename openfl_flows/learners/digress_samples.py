@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from openfl_flows.atomic import write_atomically
 from openfl_flows.data.molecule_sites import SiteMolecules
 from openfl_flows.learners.digress_guidance import regressor_variance
 from openfl_flows.learners.digress_state import Networks
@@ -22,7 +23,6 @@ from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.metrics.molecules import MoleculeQuality, canonical_smiles, evaluate_molecules
 from openfl_flows.models.digress import Descent, Graphs, Guidance, Sampled, Selection
 from openfl_flows.models.digress.precision import Precision, in_precision
-from openfl_flows.ops.atomic import write_atomically
 from openfl_flows.seeds import derived_seed
 
 _MOST_REFERENCES = 5000

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from openfl_flows.atomic import replacing, write_json
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
-from openfl_flows.ops.atomic import replacing, write_json
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import State
 

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from openfl_flows.ops.atomic import replacing
+from openfl_flows.atomic import replacing
 from openfl_flows.state import State
 
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from openfl_flows.ops.atomic import put_copy, write_json
+from openfl_flows.atomic import put_copy, write_json
 from openfl_flows.ops.files import load_state, save_state
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.pki.certificates import (
     Key,
     common_name,

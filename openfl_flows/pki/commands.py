@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.pki.authority import (
     LEAF_DAYS,
     ROOT_DAYS,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report import curves, metric_names, series
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.report.molecules import (
     chain_frames,
     filmstrip_png,

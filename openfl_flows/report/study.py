@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.report import curves, series
 from openfl_flows.report.html import page_environment
 from openfl_flows.report.metric_names import metric

@@ -11,9 +11,9 @@ from openfl.component.aggregator.aggregator import Aggregator as OpenFLAggregato
 from openfl.protocols import utils
 from openfl.utilities import TaskResultKey, TensorKey
 
+from openfl_flows.atomic import replacing
 from openfl_flows.metrics.mean import merge, values
 from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
-from openfl_flows.ops.atomic import replacing
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.inbox import Inbox, Result
 from openfl_flows.ops.memory import return_freed_memory

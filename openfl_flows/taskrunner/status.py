@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from openfl_flows.ops.atomic import write_json
+from openfl_flows.atomic import write_json
 
 logger = logging.getLogger(__name__)
 

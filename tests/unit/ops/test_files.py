@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from openfl_flows.ops.atomic import put_copy, replacing, write_atomically, write_json
+from openfl_flows.atomic import put_copy, replacing, write_atomically, write_json
 from openfl_flows.ops.files import let_go, load_state, map_state, save_state
 from openfl_flows.state import State
 

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from openfl_flows.ops.atomic import write_atomically
+from openfl_flows.atomic import write_atomically
 from openfl_flows.pki.authority import (
     create_authority,
     issue,
@@ -75,7 +75,7 @@ def test_a_key_never_has_wider_rights_whatever_the_umask(tmp_path):
     """Seen from outside: the rights of every file that ever appears while it is written."""
     code = (
         "import os, sys, pathlib\n"
-        "from openfl_flows.ops.atomic import write_atomically\n"
+        "from openfl_flows.atomic import write_atomically\n"
         "from openfl_flows.pki.files import SECRET\n"
         "os.umask(0)\n"
         "def seen(event, arguments):\n"

@@ -1,0 +1,1 @@
+"""Structures of proteins with their ligands: prepared, checked, chosen and dealt to sites."""

@@ -1,0 +1,218 @@
+"""The OpenFold3 learner: H optimizer steps of G accumulated samples in a round, at one site."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict
+
+from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
+from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.models.openfold3.config import OpenFold3Config
+from openfl_flows.models.openfold3.network import build, load_network, network_state
+from openfl_flows.models.openfold3.samples import Crops, NumberedSamples, Sample, Sampling
+from openfl_flows.models.openfold3.trainer import LossesOffError, OpenFold3Trainer, Optimization
+from openfl_flows.seeds import derived_seed
+from openfl_flows.state import Spec, State
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFold3Training:
+    """How a site trains and measures OpenFold3.
+
+    Attributes:
+        accumulate: Samples of an optimizer step (G), over all processes of the site.
+        optimization: OpenFold3's optimizer.
+        crops: How samples are cropped and drawn.
+        loss_weights: OpenFold3's weights of its loss terms where others are wanted, such as
+            ``{bond: 4.0, smooth_lddt: 0.0}`` for late fine-tuning.
+        max_failures: Samples of a round that may be left out because they cannot be made, or
+            because OpenFold3 turned off their losses; one more is an error.
+        validation_crops: Crops of validation structures, always the same, that the loss is measured
+            on; kept in memory.
+        workers: Processes that make samples ahead of time.
+        device: Where to train, as torch names it.
+        precision: ``bfloat16`` is OpenFold3's mixed precision, which a GPU alone has.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    accumulate: int = 8
+    optimization: Optimization = field(default_factory=Optimization)
+    crops: Crops = field(default_factory=Crops)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    max_failures: int = 0
+    validation_crops: int = 8
+    workers: int = 0
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        for name, least in (
+            ("accumulate", 1), ("max_failures", 0), ("validation_crops", 1), ("workers", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"training.{name}={value}, expected at least {least}")
+        if self.precision == "bfloat16" and torch.device(self.device).type != "cuda":
+            raise ValueError(
+                f"training.precision=bfloat16 on device={self.device}, expected float32: OpenFold3 "
+                "keeps the parts that need it in float32 on a GPU only"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFold3Data:
+    """One site's structures: OpenFold3's ``dataset_paths`` of each part of the split."""
+
+    train: Mapping[str, Any]
+    val: Mapping[str, Any]
+    test: Mapping[str, Any]
+
+
+class OpenFold3Learner:
+    """Trains OpenFold3's own module with OpenFold3's own optimization.
+
+    Samples, crops, recycles, noise and dropout of a step are drawn from the seed and the step's
+    number alone, so the optimizer's counter is all of the random state.
+
+    Args:
+        config: The network.
+        training: How to train and measure.
+        data: The site's structures.
+        seed: Of samples and noise; another one at every site.
+    """
+
+    def __init__(
+        self,
+        config: OpenFold3Config,
+        training: OpenFold3Training,
+        data: OpenFold3Data,
+        *,
+        seed: int,
+    ) -> None:
+        self._training = training
+        self._data = data
+        self._seed = seed
+        self._module = build(config).to(training.device)
+        self._trainer = OpenFold3Trainer(
+            self._module,
+            training.optimization,
+            accumulate=training.accumulate,
+            bfloat16=training.precision == "bfloat16",
+        )
+        self._samples = self._numbered(data.train, seed)
+
+    @property
+    def spec(self) -> Spec:
+        """Names, shapes and element types of what travels."""
+        return self.send().spec
+
+    def receive(self, state: State) -> None:
+        """Make ``state`` the model.
+
+        Raises:
+            ValueError: It is the state of another model.
+        """
+        load_network(self._module.model, state)
+
+    def send(self) -> State:
+        """A copy of the unique parameters."""
+        return network_state(self._module.model)
+
+    def local_state(self) -> LocalState:
+        """Adam's moments and the step, which places samples, noise and learning rate."""
+        return self._trainer.local_state()
+
+    def restore(self, local_state: LocalState) -> None:
+        """Take back what :meth:`local_state` gave."""
+        self._trainer.restore(local_state)
+
+    def train(self, budget: Budget, progress: Progress) -> TrainReport:
+        """Take optimizer steps.
+
+        Raises:
+            ValueError: More samples failed than may, or a loss is not finite.
+        """
+        accumulate = self._training.accumulate
+        num_steps = budget.num_steps(-(-self._samples.num_datapoints // accumulate))
+        first = self._trainer.step * accumulate
+        numbers = range(first, first + num_steps * accumulate)
+        samples = self._samples.numbers(numbers, workers=self._training.workers)
+        failures: list[str] = []
+        terms: list[Mapping[str, float]] = []
+        for step in range(1, num_steps + 1):
+            made = [next(samples) for _ in range(accumulate)]
+            failures += [failure for sample in made for failure in sample.failures]
+            results = self._trainer.take_step((s.batch, self._noise(s)) for s in made)
+            failures += [str(result) for result in results if isinstance(result, LossesOffError)]
+            terms += [result for result in results if not isinstance(result, LossesOffError)]
+            self._check(failures)
+            progress(step, num_steps, terms[-1]["loss"] if terms else float("nan"))
+        self._trainer.release_gradients()
+        metrics = _means(terms, "train_")
+        metrics["failed_samples"] = Mean(len(failures), len(numbers))
+        return TrainReport(metrics=metrics, num_samples=len(terms), num_steps=num_steps)
+
+    def validate(self) -> Means:
+        """The training loss by term on fixed crops of the validation structures."""
+        return self._measure(self._validation, "")
+
+    def test(self) -> Means:
+        """The same on the test structures."""
+        return self._measure(self._fixed(self._data.test), "test_")
+
+    @cached_property
+    def _validation(self) -> Sequence[Sample]:
+        return self._fixed(self._data.val)
+
+    def _fixed(self, paths: Mapping[str, Any]) -> Sequence[Sample]:
+        """Crops that are the same whenever they are asked for, whatever the run's seed."""
+        samples = self._numbered(paths, derived_seed("validation"))
+        return list(samples.numbers(range(self._training.validation_crops)))
+
+    def _measure(self, samples: Iterable[Sample], prefix: str) -> Means:
+        terms = [
+            self._trainer.measure(sample.batch, derived_seed("validation", sample.number))
+            for sample in samples
+        ]
+        return _means(terms, prefix)
+
+    def _numbered(self, paths: Mapping[str, Any], seed: int) -> NumberedSamples:
+        training = self._training
+        loss = {"loss_weights": dict(training.loss_weights)} if training.loss_weights else {}
+        return NumberedSamples(
+            Sampling(
+                paths=paths,
+                crops=training.crops,
+                seed=seed,
+                per_step=training.accumulate,
+                loss=loss,
+            )
+        )
+
+    def _noise(self, sample: Sample) -> int:
+        return derived_seed(self._seed, "noise", sample.number)
+
+    def _check(self, failures: Sequence[str]) -> None:
+        if len(failures) > self._training.max_failures:
+            raise ValueError(
+                f"{len(failures)} samples failed in this round, expected at most "
+                f"training.max_failures={self._training.max_failures}; the last: {failures[-1]}"
+            )
+
+
+def _means(samples: Iterable[Mapping[str, float]], prefix: str) -> dict[str, Mean]:
+    """The mean of every term over the samples that have it."""
+    sums: dict[str, Mean] = {}
+    for terms in samples:
+        for name, value in terms.items():
+            key = prefix + name
+            sums[key] = sums.get(key, Mean(0.0, 0)) + Mean(value, 1)
+    return sums
