@@ -186,7 +186,9 @@ def _size(
                 "atom_attn_dec": dict(atoms),
             },
             "heads": {
-                "pairformer_embedding": {"pairformer": {"no_blocks": max(1, depth // 2), **pairformer}}
+                "pairformer_embedding": {
+                    "pairformer": {"no_blocks": max(1, depth // 2), **pairformer},
+                }
             },
         },
     }  # fmt: skip
@@ -204,6 +206,8 @@ def _merged(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     merged = dict(mapping)
     for key, change in changes.items():
         old = merged.get(key)
-        nested = isinstance(old, Mapping) and isinstance(change, Mapping)
-        merged[key] = _merged(old, change) if nested else change
+        if isinstance(old, Mapping) and isinstance(change, Mapping):
+            merged[key] = _merged(old, change)
+        else:
+            merged[key] = change
     return merged

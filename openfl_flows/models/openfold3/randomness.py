@@ -13,11 +13,11 @@ from openfl_flows.seeds import derived_seed
 
 @contextlib.contextmanager
 def seeded(seed: int, network: OpenFold3 | None = None) -> Iterator[None]:
-    """Draw everything in this context from ``seed``; the process's own generators are left as found.
+    """Draw everything in this context from ``seed``; the process's generators are left as found.
 
-    Weights, crops and alignments come from numpy, conformers and conditioning from ``random``, noise
-    and dropout from torch. With ``network``, the number of recycles too: its own generator is in no
-    checkpoint, so that a module built anew would repeat its numbers every round.
+    Weights, crops and alignments come from numpy, conformers and conditioning from ``random``,
+    noise and dropout from torch. With ``network``, the number of recycles too: its own generator is
+    in no checkpoint, so that a module built anew would repeat its numbers every round.
     """
     python, legacy = random.getstate(), np.random.get_state()
     try:

@@ -68,7 +68,7 @@ class Optimization:
             )
 
     def applied_to(self, settings: Any) -> None:
-        """Write this into OpenFold3's settings, from which its module makes optimizer and schedule."""
+        """Write this into OpenFold3's settings, from which its module makes its optimizer."""
         optimizer, schedule = settings.optimizer, settings.lr_scheduler
         optimizer.learning_rate, optimizer.eps = self.lr, self.eps
         optimizer.beta1, optimizer.beta2 = self.betas
