@@ -17,6 +17,7 @@ from openfl_flows.state import State
 _PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
 _NAMES = frozenset({"name", "out", "resume", "initial", "initial_digest", "network"})
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
+Validate = Literal["model", "average"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class Experiment:
         flow: The class of the OpenFL flow that simulates it, as ``module:name``.
         join: How updates become the next model.
         ema: Moving average of the model, or None.
+        validate: What sites validate at the beginning of each round: the global model, or its
+            moving average, which every site computes for itself.
         rounds: Number of the last round.
         budget: How long a site trains in each round.
         runtime: Where it runs.
@@ -72,6 +75,7 @@ class Experiment:
     flow: str
     join: Join
     ema: Ema | None
+    validate: Validate = "model"
     rounds: int
     budget: Budget
     runtime: Runtime
@@ -88,10 +92,17 @@ class Experiment:
         """
         check_keys("the plan", config, required=_PARTS, optional=_NAMES)
         federation = config["federation"]
-        check_keys("federation", federation, required=_FEDERATION)
+        check_keys("federation", federation, required=_FEDERATION, optional={"validate"})
         check("federation.match", Literal["samples", "steps"], federation["match"])
         amounts = {"epochs": federation["epochs"], "steps": federation["steps"]}
         budget = check("federation", Budget, amounts)
+        ema = _built("ema", build_ema, config["ema"])
+        validate = check("federation.validate", Validate, federation.get("validate", "model"))
+        if validate == "average" and (ema is None or budget.steps is None):
+            raise ValueError(
+                f"federation.validate=average needs an average and equal steps at all sites, got "
+                f"ema.name={config['ema'].get('name')}, federation.steps={budget.steps}"
+            )
         model = dict(config["model"])
         task_class, flow = resolve(model.pop("task")), model.pop("flow")
         parts = {"data": config["data"], "partition": config["partition"]}
@@ -105,7 +116,8 @@ class Experiment:
             task=check("model", task_class, options),
             flow=flow,
             join=_built("join", build_join, config["join"]),
-            ema=_built("ema", build_ema, config["ema"]),
+            ema=ema,
+            validate=validate,
             rounds=check_count("federation.rounds", federation["rounds"], least=1),
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),

@@ -12,12 +12,13 @@ from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLS
 from openfl.experimental.workflow.runtime import LocalRuntime
 from ray.exceptions import RayTaskError
 
-from openfl_flows.experiment import Experiment, Runtime, resolve
+from openfl_flows.experiment import Experiment, Runtime, Validate, resolve
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
 from openfl_flows.flows.progress import ProgressBars
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
+from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Task
 from openfl_flows.learners.data_report import report_data
 from openfl_flows.learners.site import Site, check_local_state, release_learners
@@ -36,6 +37,7 @@ def simulate(
     budget: Budget,
     out: Path | str,
     ema: Ema | None = None,
+    validate: Validate = "model",
     initial: State | None = None,
     flow: type[FederatedFlow] = FederatedFlow,
     runtime: Runtime | None = None,
@@ -51,6 +53,8 @@ def simulate(
         budget: How long each site trains per round.
         out: The run directory: new, or an unfinished run's with ``resume``.
         ema: Moving average of the global model at every sync.
+        validate: What sites validate each round: the global model or its moving average, which
+            needs a budget of steps.
         initial: The model to start from; the task's own where it is None.
         flow: The OpenFL flow.
         runtime: Where it runs; one process and one thread by default.
@@ -69,13 +73,15 @@ def simulate(
     if rounds < 1:
         raise ValueError(f"federation.rounds={rounds}, expected at least 1")
     torch.set_num_threads(runtime.threads)
-    run = _open(task, join, ema, initial, out, config or {}, resume, rounds)
+    run = _open(task, join, ema, validate, initial, out, config or {}, resume, rounds)
+    site_average = ema if validate == "average" else None
+    parties = (task, join, ema, site_average, out, budget, runtime)
     with _log_of_steps(out), _backend(runtime) as start:
         if run.round < rounds:
-            _train(start(task, join, ema, out, budget, runtime), flow, run, rounds, runtime)
+            _train(start(*parties), flow, run, rounds, runtime)
             run = RunDirectory.open(out)
         # A new one: OpenFL copies a flow with its runtime, and a used one holds open files.
-        local_runtime = start(task, join, ema, out, budget, runtime)
+        local_runtime = start(*parties)
         metrics = _evaluate(local_runtime, run, task)
     release_learners()
     run.finish(metrics)
@@ -93,6 +99,7 @@ def simulate_experiment(
         budget=experiment.budget,
         out=out,
         ema=experiment.ema,
+        validate=experiment.validate,
         initial=None if resume else experiment.initial_state(),
         flow=resolve(experiment.flow),
         runtime=experiment.runtime,
@@ -105,6 +112,7 @@ def _open(
     task: Task,
     join: Join,
     ema: Ema | None,
+    validate: Validate,
     initial: State | None,
     out: Path,
     config: Mapping[str, Any],
@@ -120,7 +128,9 @@ def _open(
     else:
         model = task.initial_state() if initial is None else initial
         first = initial_checkpoint(model, join, average=ema is not None)
-        run = RunDirectory.create(out, config=config, initial=first, best=task.best_metric)
+        run = RunDirectory.create(
+            out, config=config, initial=first, best=task.best_metric, weights=validate
+        )
     # A kill may have come between the record and these two.
     report_data(task, table, out)
     return run
@@ -150,16 +160,19 @@ def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dic
     """Measure the final model, and its moving average where there is one."""
     model = run.model()
     measured = _measure(local_runtime, model, run.round + 1)
-    run.measured(values(measured.validated))
-    EventFiles(run.path / "tensorboard").write_global(run.round, values(measured.validated))
+    validated = values(measured.validated)
     drawn = task.evaluate(model, run.path / "samples")
     metrics = {**values(measured.tested), **values(drawn)}
     average = run.average()
     if average is not None:
         measured = _measure(local_runtime, average, run.round + 1)
+        if run.validates_average:
+            validated = values(measured.validated)
         drawn = task.evaluate(average, run.path / "samples_ema")
         found = {**values(measured.tested), **values(drawn)}
         metrics |= {f"ema_{name}": value for name, value in found.items()}
+    run.measured(validated)
+    EventFiles(run.path / "tensorboard").write_global(run.round, validated)
     return metrics
 
 
@@ -189,7 +202,13 @@ def _run(flow: FLSpec, local_runtime: LocalRuntime) -> None:
 
 
 def _local_runtime(
-    task: Task, join: Join, ema: Ema | None, out: Path, budget: Budget, runtime: Runtime
+    task: Task,
+    join: Join,
+    ema: Ema | None,
+    site_average: Ema | None,
+    out: Path,
+    budget: Budget,
+    runtime: Runtime,
 ) -> LocalRuntime:
     collaborators = [
         Collaborator(
@@ -201,6 +220,7 @@ def _local_runtime(
             out=out,
             budget=budget,
             runtime=runtime,
+            ema=site_average,
         )
         for site in task.sites
     ]
@@ -222,16 +242,18 @@ def _local_runtime(
 
 
 def _site_attributes(
-    task: Task, site: str, out: Path, budget: Budget, runtime: Runtime
+    task: Task, site: str, out: Path, budget: Budget, runtime: Runtime, ema: Ema | None
 ) -> dict[str, Site]:
     torch.set_num_threads(runtime.threads)
+    folder = out / "sites" / site
     return {
         "site": Site(
             site,
             lambda: task.learner(site),
-            folder=out / "sites" / site,
+            folder=folder,
             budget=budget,
             resident=runtime.resident_sites,
+            average=ema and SiteAverage(folder, ema, budget.num_steps(0)),
         )
     }
 

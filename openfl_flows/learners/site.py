@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from openfl_flows.atomic import replacing, write_json
+from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.ops.files import load_state, map_state, save_state
@@ -42,6 +43,7 @@ class Site:
         budget: How long to train each round.
         resident: How many learners one process keeps alive.
         plan: What the rounds belong to: a completed round of another plan is trained anew.
+        average: The moving average to validate in place of the global model, or None.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Site:
         budget: Budget,
         resident: int = 0,
         plan: str = "",
+        average: SiteAverage | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
@@ -60,11 +63,12 @@ class Site:
         self._budget = budget
         self._resident = resident
         self._plan = plan
+        self._average = average
 
     def validate(self, model: State, round_: int) -> Means:
-        """Validate the global model that begins ``round_``."""
+        """Validate the global model that begins ``round_``, or its moving average."""
         learner = self._learner(round_)
-        learner.receive(model)
+        learner.receive(model if self._average is None else self._average.at(model, round_))
         return learner.validate()
 
     def measure(self, model: State, next_round: int) -> tuple[Means, Means]:

@@ -22,6 +22,7 @@ from openfl_flows.state import State
 FORMAT = 1
 Kind = Literal["federated", "centralized"]
 Mode = Literal["min", "max"]
+Weights = Literal["model", "average"]
 BEST = "best.safetensors"
 """The best model, at the top of the folder."""
 PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
@@ -104,6 +105,7 @@ class RunDirectory:
         initial: Checkpoint,
         kind: Kind = "federated",
         best: tuple[str, Mode] | None = None,
+        weights: Weights = "model",
     ) -> "RunDirectory":
         """Start a run in a new folder.
 
@@ -114,6 +116,7 @@ class RunDirectory:
             kind: How the model is trained.
             best: The validation metric that tells the best model, and whether less or more is
                 better; None to keep no best model.
+            weights: What is validated, and so can be the best: the model, or its moving average.
 
         Raises:
             ValueError: The folder exists and is not empty.
@@ -135,7 +138,7 @@ class RunDirectory:
         }
         if best is not None:
             unknown = {"round": None, "value": None, "digest": None}
-            record["best"] = {"metric": best[0], "mode": best[1], **unknown}
+            record["best"] = {"metric": best[0], "mode": best[1], "weights": weights, **unknown}
         run = cls(path, record)
         run._save_checkpoint(0, initial)
         run.write()
@@ -257,6 +260,11 @@ class RunDirectory:
         file = self._checkpoint_folder(self.round) / "ema.safetensors"
         return load_state(file) if file.exists() else None
 
+    @property
+    def validates_average(self) -> bool:
+        """Whether it is the moving average that is validated every round."""
+        return bool(self.record.get("best", {}).get("weights") == "average")
+
     def best_model(self) -> State | None:
         """The model with the best validation so far, None where none is kept or measured.
 
@@ -295,7 +303,7 @@ class RunDirectory:
         best = self.record.get("best")
         value = metrics.get(best["metric"], math.nan) if best is not None else math.nan
         if best is not None and math.isfinite(value) and _better(value, best):
-            best |= {"round": self.round, "value": value, "digest": self.record["digest"]}
+            best |= {"round": self.round, "value": value, "digest": self._validated_digest()}
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Close the run with the final model's metrics and its weights at the top of the folder."""
@@ -324,8 +332,16 @@ class RunDirectory:
 
         The record names it first, and the copy at the top is made before that checkpoint goes.
         """
-        checkpoint = self._checkpoint_folder(self.record["best"]["round"]) / "model.safetensors"
+        name = "ema.safetensors" if self.validates_average else "model.safetensors"
+        checkpoint = self._checkpoint_folder(self.record["best"]["round"]) / name
         return checkpoint if checkpoint.is_file() else self.path / BEST
+
+    def _validated_digest(self) -> str:
+        if not self.validates_average:
+            return str(self.record["digest"])
+        average = self.average()
+        assert average is not None
+        return average.digest()
 
     def _checkpoint_folder(self, round_: int) -> Path:
         return self.path / "checkpoints" / f"{round_:05d}"

@@ -12,7 +12,7 @@ from openfl.utilities import LocalTensor
 
 from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
-from openfl_flows.ops.run import Mode, RunDirectory
+from openfl_flows.ops.run import Mode, RunDirectory, Weights
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.wire import from_buckets, from_model_tensors, means_of, to_buckets
 from openfl_flows.update import Update
@@ -70,6 +70,7 @@ class JoinAggregation(AggregationFunction):
         config: Mapping[str, Any],
         rounds: int,
         best: tuple[str, Mode] | None = None,
+        weights: Weights = "model",
     ) -> RunDirectory:
         """Go on with the run directory, or start it; one that is finished stays as it is.
 
@@ -78,6 +79,7 @@ class JoinAggregation(AggregationFunction):
             config: What the run is made from, for its record.
             rounds: Number of the last round.
             best: Metric that tells the best model, and ``min`` or ``max``.
+            weights: What is validated, and so can be the best.
 
         Raises:
             ValueError: The run directory is of another plan, or damaged.
@@ -100,7 +102,9 @@ class JoinAggregation(AggregationFunction):
             self._remove_unbegun()
             model = from_model_tensors(initial)
             first = initial_checkpoint(model, self._join, average=average)
-            self.run = RunDirectory.create(self._path, config=config, initial=first, best=best)
+            self.run = RunDirectory.create(
+                self._path, config=config, initial=first, best=best, weights=weights
+            )
         self._aggregation = Aggregation(self.run, self._join, self._ema)
         return self.run
 

@@ -228,6 +228,7 @@ class Aggregator(OpenFLAggregator):
             config=plan.config,
             rounds=self._rounds,
             best=self._best and (self._best[0], self._best[1]),
+            weights=plan.config["federation"].get("validate", "model"),
         )
         self.round_number = self._rounds + 1 if run.finished else run.round
         buckets = to_buckets(run.model())
@@ -377,7 +378,7 @@ class Aggregator(OpenFLAggregator):
         def pooled(kind: str, task: str) -> dict[str, float]:
             return values(merge(means_of(found[frozenset((kind, task))]) for found in sent))
 
-        validated = pooled("sums", FINAL)
+        validated = pooled("sums", FINAL_AVERAGE if self.run.validates_average else FINAL)
         self.run.measured(validated)
         EventFiles(self.run.path / "tensorboard").write_global(self.run.round, validated)
         self._write_model(self.run.model(), self.last_state_path)

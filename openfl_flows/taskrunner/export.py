@@ -164,6 +164,8 @@ def _agreed(
         "seed": config["seed"],
         "initial": None if initial_digest is None else INITIAL,
         **({} if initial_digest is None else {"initial_digest": initial_digest}),
+        # Else what joins the models is the aggregator's alone.
+        **({"ema": config["ema"]} if experiment.validate == "average" else {}),
         "model": {**config["model"], **experiment.task.agreement()},
         # Sites read their own data; where those of the rehearsal came from is nobody's business.
         "data": {key: _without_folder(value) for key, value in config["data"].items()},

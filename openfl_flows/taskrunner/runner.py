@@ -11,6 +11,7 @@ from openfl.federated.task.runner import TaskRunner
 from openfl.utilities import TensorKey
 
 from openfl_flows.experiment import Experiment
+from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Means
 from openfl_flows.ops.memory import peak_rss_bytes
@@ -29,6 +30,7 @@ from openfl_flows.taskrunner.wire import (
 Tensors = dict[TensorKey, Array]
 
 # What joins the updates is the aggregator's alone; the plan states it with the task that it joins.
+# Sites know the moving average where they validate it.
 _NO_JOIN = {"join": {"name": "fedavg"}, "ema": {"name": "none"}}
 
 
@@ -40,7 +42,7 @@ class LearnerTaskRunner(TaskRunner):
 
     Args:
         data_loader: Where the site's data lie.
-        experiment: The plan without join and moving average, as plain values.
+        experiment: The plan without what the aggregator alone needs, as plain values.
 
     Raises:
         ValueError: A value of the plan cannot be used; the message names its key.
@@ -48,7 +50,7 @@ class LearnerTaskRunner(TaskRunner):
 
     def __init__(self, data_loader: SiteData, experiment: Mapping[str, Any], **_: Any) -> None:
         super().__init__(data_loader=data_loader)
-        self._experiment = Experiment.from_config({**experiment, **_NO_JOIN})
+        self._experiment = Experiment.from_config({**_NO_JOIN, **experiment})
         torch.set_num_threads(self._experiment.runtime.threads)
         # Of the initial model a site needs only what no round brings.
         initial = self._experiment.initial_state()
@@ -78,13 +80,17 @@ class LearnerTaskRunner(TaskRunner):
         local = Path("local_state") / name
         for stray in local.glob(".*.tmp"):
             stray.unlink()
+        budget, ema = self._experiment.budget, None
+        if self._experiment.validate == "average":
+            ema = self._experiment.ema
         self._site = Site(
             name,
             lambda: built.pop() if built else task.learner(name),
             folder=local,
-            budget=self._experiment.budget,
+            budget=budget,
             resident=1,
             plan=federation,
+            average=ema and SiteAverage(local, ema, budget.num_steps(0)),
         )
 
     def forget_update(self) -> None:

@@ -84,9 +84,15 @@ def read_workspace(folder: Path) -> WorkspacePlan:
     plan = read_yaml(path)
     config = dict(_found(f"{path}: ", plan, "task_runner.settings.experiment", Mapping))
     joining = _found(f"{path}: ", plan, "tasks.train.aggregation_type.settings", Mapping)
+    at_sites = config.get("ema")
     for group in ("join", "ema"):
         where = f"{path}: tasks.train.aggregation_type.settings."
         config[group] = _found(where, joining, group, Mapping)
+    if at_sites not in (None, config["ema"]):
+        raise ValueError(
+            f"{path}: task_runner.settings.experiment.ema={at_sites}, expected {config['ema']} as "
+            "in tasks.train.aggregation_type.settings: sites compute the aggregator's average"
+        )
     settings = {
         **_found(f"{path}: ", plan, "network.settings", Mapping),
         **_found(f"{path}: ", plan, "aggregator.settings", Mapping),

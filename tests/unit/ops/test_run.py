@@ -230,6 +230,7 @@ def test_the_best_model_is_kept_whichever_round_made_it(tmp_path, mode, values, 
     assert again.record["best"] == {
         "metric": "nll",
         "mode": mode,
+        "weights": "model",
         "round": expected,
         "value": values[expected],
         "digest": model.digest(),
