@@ -29,12 +29,22 @@ CHOICES = sorted(
     if file.parent.name not in ("experiment", "study")
 )
 NEEDS = {
+    **{
+        (group, choice): ("partition=none", other)
+        for group, choice in CHOICES
+        for kind, start, other in (
+            ("data", "structures", "model=openfold3_tiny"),
+            ("model", "openfold3", "data=structures"),
+        )
+        if group == kind and choice.startswith(start)
+    },
     ("data", "csv"): ("data.path=molecules.csv",),
     ("data", "smiles"): ("data.path=molecules.smi",),
     ("data", "none"): ("model=toy", "partition=none"),
     ("partition", "none"): ("model=toy", "data=none"),
     ("model", "toy"): ("data=none", "partition=none"),
 }
+EMBEDDED = {"path": "sample", "folder": "null"}
 
 
 def built(*overrides: str) -> Experiment:
@@ -63,8 +73,8 @@ def test_every_experiment_builds_under_its_own_name(name) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_deals_its_sites(name) -> None:
     overrides = [f"experiment={name}"]
-    if compose(overrides)["data"]:
-        overrides += ["data.path=sample", "data.folder=null"]
+    data = compose(overrides)["data"]
+    overrides += [f"data.{key}={value}" for key, value in EMBEDDED.items() if key in data]
     table = built(*overrides).task.composition()
     assert [row[0] for row in table.rows] == ["site-1", "site-2"]
 

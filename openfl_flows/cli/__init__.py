@@ -5,10 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from openfl_flows import __version__
+from openfl_flows.cli.data import add_data
 from openfl_flows.cli.errors import reporting_errors
 from openfl_flows.cli.evaluate import add_evaluate
 from openfl_flows.cli.federation import add_federation
 from openfl_flows.cli.guide import add_guide
+from openfl_flows.cli.predict import add_predict
 from openfl_flows.cli.results import add_results
 from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
 from openfl_flows.cli.study import add_study
@@ -60,8 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
         command.formatter_class = argparse.RawDescriptionHelpFormatter
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     add_study(commands)
+    add_data(commands)
     add_federation(commands)
     add_results(commands)
     add_evaluate(commands)
+    add_predict(commands)
     add_guide(commands)
     return parser

@@ -4,15 +4,17 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import ConfigDict
 
+from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build, load_network, network_state
+from openfl_flows.models.openfold3.rollout import open_validation, validate
 from openfl_flows.models.openfold3.samples import Crops, NumberedSamples, Sample, Sampling
 from openfl_flows.models.openfold3.trainer import LossesOffError, OpenFold3Trainer, Optimization
 from openfl_flows.seeds import derived_seed
@@ -35,6 +37,9 @@ class OpenFold3Training:
             because OpenFold3 turned off their losses; one more is an error.
         validation_crops: Crops of validation structures, always the same, that the loss is measured
             on; kept in memory.
+        validation_rollouts: Validation structures that are predicted whole in each round, for
+            lDDT and ligand RMSD; the first by name.
+        test_rollouts: Test structures that the finished model predicts; None for all.
         workers: Processes that make samples ahead of time.
         device: Where to train, as torch names it.
         precision: ``bfloat16`` is OpenFold3's mixed precision, which a GPU alone has.
@@ -48,6 +53,8 @@ class OpenFold3Training:
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     max_failures: int = 0
     validation_crops: int = 8
+    validation_rollouts: int = 0
+    test_rollouts: int | None = None
     workers: int = 0
     device: str = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -56,9 +63,10 @@ class OpenFold3Training:
         """Refuse what cannot train."""
         for name, least in (
             ("accumulate", 1), ("max_failures", 0), ("validation_crops", 1), ("workers", 0),
+            ("validation_rollouts", 0), ("test_rollouts", 0),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 raise ValueError(f"training.{name}={value}, expected at least {least}")
         if self.precision == "bfloat16" and torch.device(self.device).type != "cuda":
             raise ValueError(
@@ -69,11 +77,19 @@ class OpenFold3Training:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFold3Data:
-    """One site's structures: OpenFold3's ``dataset_paths`` of each part of the split."""
+    """One site's structures.
 
-    train: Mapping[str, Any]
-    val: Mapping[str, Any]
-    test: Mapping[str, Any]
+    Attributes:
+        structures: The set that holds them.
+        train: Ids of those that train.
+        val: Ids of those that each round is validated on.
+        test: Ids of those that the finished model is measured on.
+    """
+
+    structures: StructureSet
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 class OpenFold3Learner:
@@ -161,35 +177,45 @@ class OpenFold3Learner:
         return TrainReport(metrics=metrics, num_samples=len(terms), num_steps=num_steps)
 
     def validate(self) -> Means:
-        """The training loss by term on fixed crops of the validation structures."""
-        return self._measure(self._validation, "")
+        """The training loss by term on fixed crops, and metrics of structures predicted whole."""
+        whole = self._data.val[: self._training.validation_rollouts]
+        return {**self._measure(self._validation), **self._roll_out(whole)}
 
     def test(self) -> Means:
         """The same on the test structures."""
-        return self._measure(self._fixed(self._data.test), "test_")
+        whole = self._data.test[: self._training.test_rollouts]
+        means = {**self._measure(self._fixed(self._data.test)), **self._roll_out(whole)}
+        return {f"test_{name}": mean for name, mean in means.items()}
 
     @cached_property
     def _validation(self) -> Sequence[Sample]:
         return self._fixed(self._data.val)
 
-    def _fixed(self, paths: Mapping[str, Any]) -> Sequence[Sample]:
+    def _fixed(self, ids: tuple[str, ...]) -> Sequence[Sample]:
         """Crops that are the same whenever they are asked for, whatever the run's seed."""
-        samples = self._numbered(paths, derived_seed("validation"))
+        samples = self._numbered(ids, derived_seed("validation"))
         return list(samples.numbers(range(self._training.validation_crops)))
 
-    def _measure(self, samples: Iterable[Sample], prefix: str) -> Means:
-        terms = [
+    def _measure(self, samples: Iterable[Sample]) -> Means:
+        terms = (
             self._trainer.measure(sample.batch, derived_seed("validation", sample.number))
             for sample in samples
-        ]
-        return _means(terms, prefix)
+        )
+        return _means(terms, "")
 
-    def _numbered(self, paths: Mapping[str, Any], seed: int) -> NumberedSamples:
+    def _roll_out(self, ids: tuple[str, ...]) -> Means:
+        if not ids:
+            return {}
+        dataset = open_validation(self._data.structures.paths(), ids)
+        return validate(self._module, dataset, seed=derived_seed("validation"))
+
+    def _numbered(self, ids: tuple[str, ...], seed: int) -> NumberedSamples:
         training = self._training
         loss = {"loss_weights": dict(training.loss_weights)} if training.loss_weights else {}
         return NumberedSamples(
             Sampling(
-                paths=paths,
+                structures=self._data.structures,
+                ids=ids,
                 crops=training.crops,
                 seed=seed,
                 per_step=training.accumulate,

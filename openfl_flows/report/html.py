@@ -1,4 +1,7 @@
-"""A run as one HTML file that needs nothing else: no network, no other files, no scripts."""
+"""A run as one HTML file that needs nothing else: no network, no other files.
+
+It has scripts only where there are structures to turn, and its policy allows no others.
+"""
 
 import base64
 import csv
@@ -77,6 +80,7 @@ def write_report(run: Path) -> Path:
             partition_chart=_partition_chart(partition),
             pictures=_read_pictures(run / "samples"),
             samples=_read_samples(run / "samples" / "samples.csv"),
+            **_structures(run / "samples"),
             settings=list(_flatten(record["config"])),
         )
     )
@@ -162,6 +166,20 @@ def _read_pictures(folder: Path) -> list[Picture]:
         for name, (kind, caption) in _PICTURES.items()
         if (file := folder / name).is_file()
     ]
+
+
+def _structures(folder: Path) -> dict[str, Any]:
+    """Predicted structures with the scripts that turn them; neither where there are none."""
+    if not any(folder.glob("*.cif")):
+        return {"structures": (), "scripts": (), "policy": ""}
+    from openfl_flows.report.structures import read_views, script_policy, viewer_scripts
+
+    scripts = viewer_scripts()
+    return {
+        "structures": read_views(folder),
+        "scripts": scripts,
+        "policy": script_policy(scripts),
+    }
 
 
 def _read_samples(file: Path) -> Table | None:

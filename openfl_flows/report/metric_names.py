@@ -41,7 +41,40 @@ class Metric:
         return f"{number(shown)} {self.unit}".strip()
 
 
+_LOSSES = {
+    "distogram_loss": "distogram loss",
+    "mse_loss": "loss of positions",
+    "smooth_lddt_loss": "smooth lDDT loss",
+    "bond_loss": "bond loss",
+    "plddt_loss": "pLDDT loss",
+    "pde_loss": "PDE loss",
+    "pae_loss": "PAE loss",
+    "experimentally_resolved_loss": "loss of resolved atoms",
+    "confidence_loss": "confidence loss, weighted",
+    "diffusion_loss": "diffusion loss, weighted",
+    "scaled_distogram_loss": "distogram loss, weighted",
+}
+_STRUCTURES = {
+    "lddt_intra_protein": Metric(label="lDDT within protein chains", better="higher"),
+    "lddt_inter_protein_protein": Metric(label="lDDT between protein chains", better="higher"),
+    "lddt_intra_ligand": Metric(label="lDDT within ligands", better="higher"),
+    "lddt_inter_protein_ligand": Metric(label="lDDT of protein and ligand", better="higher"),
+    "ligand_rmsd": Metric(label="ligand RMSD in its pocket", unit="Å", better="lower"),
+    "ligand_found": Metric(label="ligands within 2 Å", unit="%", better="higher"),
+}
 _KNOWN = {
+    **{name: Metric(label=label, better="lower") for name, label in _LOSSES.items()},
+    **{
+        f"rollout_{name}": Metric(label=f"{label}, predicted whole", better="lower")
+        for name, label in {"loss": "loss", **_LOSSES}.items()
+    },
+    **_STRUCTURES,
+    **{
+        f"best_{name}": replace(known, label=f"{known.label}, best sample")
+        for name, known in _STRUCTURES.items()
+    },
+    "unmeasured": Metric(label="structures not measured", unit="%", better="lower"),
+    "failed_samples": Metric(label="samples left out", unit="%", better="lower"),
     "loss": Metric(label="loss", better="lower"),
     "nll": Metric(label="NLL", unit="nats", better="lower"),
     "elbo": Metric(label="negative ELBO", unit="nats", better="lower"),

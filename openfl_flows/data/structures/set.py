@@ -74,10 +74,10 @@ class StructureSet:
         structures: Mapping[str, Any] = self.cache["structure_data"]
         return structures
 
-    def paths(self, cache_file: Path) -> dict[str, Any]:
-        """``dataset_paths`` of an OpenFold3 dataset over the structures of ``cache_file``."""
+    def paths(self, cache_file: Path | None = None) -> dict[str, Any]:
+        """``dataset_paths`` of an OpenFold3 dataset over the structures of a cache, or over all."""
         return {
-            "dataset_cache_file": str(cache_file),
+            "dataset_cache_file": str(cache_file or self.folder / CACHE),
             "target_structures_directory": str(self.folder / "structure_files"),
             "target_structure_file_format": "npz",
             "reference_molecule_directory": str(self.folder / "reference_mols"),

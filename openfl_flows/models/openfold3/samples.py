@@ -6,6 +6,7 @@ number of loading processes, makes the same one, and a step counter is all there
 """
 
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from openfold3.projects.of3_all_atom.config.dataset_configs import DATASET_CONFI
 from pydantic import ConfigDict
 from torch.utils.data import DataLoader, Dataset
 
+from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.models.openfold3.randomness import seeded
 from openfl_flows.seeds import derived_seed
 
@@ -102,14 +104,16 @@ class Sampling:
     """Where samples come from.
 
     Attributes:
-        paths: ``dataset_paths`` of OpenFold3's dataset.
+        structures: The set.
+        ids: Those of its structures that are drawn from.
         crops: How they are cropped.
         seed: Of all samples.
         per_step: Samples of an optimizer step, which places a sample in the curriculum.
         loss: OpenFold3's loss weights, where they are not its own.
     """
 
-    paths: Mapping[str, Any]
+    structures: StructureSet
+    ids: Sequence[str]
     crops: Crops
     seed: int
     per_step: int = 1
@@ -128,11 +132,14 @@ class NumberedSamples(Dataset[Sample]):
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._dataset = WeightedPDBDataset(_dataset_config(sampling))
+        with tempfile.TemporaryDirectory(prefix="openfl-flows-") as folder:
+            cache = Path(folder) / "cache.json"
+            sampling.structures.write_cache(sampling.ids, cache)
+            self._dataset = WeightedPDBDataset(_dataset_config(sampling, cache))
         weights = self._dataset.datapoint_cache["datapoint_probabilities"].to_numpy(np.float64)
         if not weights.sum() > 0:
             raise ValueError(
-                f"{sampling.paths['dataset_cache_file']}: nothing to draw: the weights of all "
+                f"{sampling.structures.folder}: nothing to draw: the weights of all "
                 "chains and interfaces are 0"
             )
         self._cumulative = np.cumsum(weights / weights.sum())
@@ -165,7 +172,7 @@ class NumberedSamples(Dataset[Sample]):
                 continue
             return Sample(number, openfold_batch_collator([features]), tuple(failures))
         raise ValueError(
-            f"{sampling.paths['dataset_cache_file']}: {_ATTEMPTS} samples in a row cannot be made; "
+            f"{sampling.structures.folder}: {_ATTEMPTS} samples in a row cannot be made; "
             f"the last: {failures[-1]}"
         )
 
@@ -197,7 +204,7 @@ class NumberedSamples(Dataset[Sample]):
         return message
 
 
-def _dataset_config(sampling: Sampling) -> Any:
+def _dataset_config(sampling: Sampling, cache: Path) -> Any:
     crops = sampling.crops
     chain_crop = {"enabled": crops.chains is not None, "n_chains": crops.chains or 20}
     weights = {
@@ -212,8 +219,8 @@ def _dataset_config(sampling: Sampling) -> Any:
     # Its name in the module is None: the decorator that registers it returns nothing.
     return DATASET_CONFIG_REGISTRY.get("WeightedPDBDataset").model_validate(
         {
-            "name": Path(sampling.paths["dataset_cache_file"]).stem,
-            "dataset_paths": dict(sampling.paths),
+            "name": sampling.structures.folder.name,
+            "dataset_paths": sampling.structures.paths(cache),
             "crop": {
                 "token_crop": {"token_budget": crops.tokens_at(0), "crop_weights": shares},
                 "chain_crop": chain_crop,

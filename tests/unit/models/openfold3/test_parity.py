@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -64,12 +63,11 @@ class SeedOfEachSample(pl.Callback):
 
 
 @pytest.fixture(scope="module")
-def batches(structures, tmp_path_factory) -> list[Batch]:
-    cache = tmp_path_factory.mktemp("parity") / "cache.json"
-    # 1ubq has no ligand; 2q2k holds DNA and lies outside the confidence losses' resolution.
-    structures.write_cache(["1ubq", "2q2k", "7l39"], cache)
+def batches(structures) -> list[Batch]:
+    # 1ubq has no ligand, 2q2k holds DNA.
+    ids = ("1ubq", "2q2k", "7l39")
     samples = NumberedSamples(
-        Sampling(paths=structures.paths(Path(cache)), crops=Crops(tokens=24), seed=3)
+        Sampling(structures=structures, ids=ids, crops=Crops(tokens=24), seed=3)
     )
     return [sample.batch for sample in samples.numbers(range(STEPS * ACCUMULATE))]
 

@@ -1,0 +1,172 @@
+"""The OpenFold3 task: structures at sites, their learners, and what the result predicts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from openfl_flows.data.structures.select import StructureSelection, read_structures, select
+from openfl_flows.data.structures.set import StructureSet
+from openfl_flows.data.structures.sites import (
+    SiteStructures,
+    composition_table,
+    deal,
+    pool,
+    skew_table,
+)
+from openfl_flows.learners.base import Table, check_site
+from openfl_flows.learners.openfold3 import OpenFold3Data, OpenFold3Learner, OpenFold3Training
+from openfl_flows.metrics.mean import Means
+from openfl_flows.models.openfold3.checkpoint import load_weights, save_inference
+from openfl_flows.models.openfold3.config import OpenFold3Config
+from openfl_flows.models.openfold3.network import build, load_network, network_state
+from openfl_flows.models.openfold3.rollout import open_validation, roll_out, write_rollout
+from openfl_flows.seeds import derived_seed
+from openfl_flows.state import State
+
+_SKEW_NOTE = (
+    "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
+    "1 nothing in common"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFold3Task:
+    """OpenFold3 on prepared structures that are dealt to sites.
+
+    Attributes:
+        sites: Names of the sites.
+        seed: Of the split, the model, samples and noise.
+        network: OpenFold3 and how large it is.
+        training: How sites train and measure.
+        data: Which structures, and how they are dealt.
+        predictions: Test structures that the finished model's predictions are shown of.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    sites: tuple[str, ...]
+    seed: int = 0
+    network: OpenFold3Config = field(default_factory=OpenFold3Config)
+    training: OpenFold3Training = field(default_factory=OpenFold3Training)
+    data: StructureSelection = field(default_factory=StructureSelection)
+    predictions: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a negative count."""
+        if self.predictions < 0:
+            raise ValueError(f"predictions={self.predictions}, expected 0 or more")
+
+    def initial_state(self) -> State:
+        """Random weights from the seed: a federation begins with a checkpoint, by ``initial``."""
+        seed = derived_seed(self.seed, "initial")
+        return network_state(build(self.network, seed=seed).model)
+
+    def learner(self, site: str) -> OpenFold3Learner:
+        """The learner of one site."""
+        check_site(site, self.sites)
+        return self._learner(self._dealt[site], site)
+
+    def pooled_learner(self) -> OpenFold3Learner:
+        """The learner of the centralized baseline, which stands where the first site stood."""
+        return self._learner(pool(list(self._dealt.values())), min(self.sites))
+
+    def composition(self) -> Table:
+        """What each site holds."""
+        columns, rows = composition_table(self._dealt, self.data)
+        skew_columns, skew_rows = skew_table(self._dealt, self.data)
+        skew = Table(columns=skew_columns, rows=skew_rows, note=_SKEW_NOTE)
+        kept, found = len(self._chosen), len(self._set.structures)
+        note = f"{kept:,} of {found:,} structures of {self.data.path}"
+        return Table(columns=columns, rows=rows, note=note, skew=skew)
+
+    def write_rejected(self, folder: Path) -> int:
+        """Nothing: what cannot be used was refused when the set was prepared."""
+        return 0
+
+    def evaluate(self, state: State, folder: Path) -> Means:
+        """Write predictions of test structures beside their truth, as mmCIF."""
+        ids = _ids(pool(list(self._dealt.values())).test)[: self.predictions]
+        if not ids:
+            return {}
+        module = build(self.network).to(self.training.device)
+        load_network(module.model, state)
+        dataset, seed = open_validation(self._set.paths(), ids), derived_seed(self.seed, "shown")
+        for index in range(len(dataset)):
+            write_rollout(roll_out(module, dataset, index, seed=seed), folder)
+        return {}
+
+    @property
+    def best_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """The distogram loss, the least noisy of the terms; the confidence loss in its stage."""
+        structure = self.network.stage == "structure"
+        return "distogram_loss" if structure else "confidence_loss", "min"
+
+    def agreement(self) -> Mapping[str, Any]:
+        """Nothing is measured on data."""
+        return {}
+
+    def at_site(self, site: str, folder: Path) -> "OpenFold3Task":
+        """This task on the prepared set of one site.
+
+        Raises:
+            ValueError: The site is unknown, or the folder holds no prepared set.
+        """
+        check_site(site, self.sites)
+        StructureSet.open(folder)
+        data = replace(self.data, path=str(folder), deal="iid", fractions=None)
+        if data.subset == "mixed":
+            # As many from each side of the cut is a property of the whole, not of a share.
+            data = replace(data, subset="all", date_cut=None)
+        return replace(self, sites=(site,), data=data)
+
+    def write_site_data(self, site: str, folder: Path) -> None:
+        """Write the site's share of the structures as a prepared set of its own.
+
+        Raises:
+            ValueError: The site is unknown.
+        """
+        check_site(site, self.sites)
+        parts = self._dealt[site]
+        self._set.copy([name for part in parts for name in _ids(part)], folder)
+
+    def load_checkpoint(self, path: Path) -> State:
+        """A model of this package, a public checkpoint of OpenFold3, or one of Lightning.
+
+        Raises:
+            ValueError: It is none, or of another size; the message names file and tensor.
+        """
+        return load_weights(path, self.network)
+
+    def save_native(self, state: State, path: Path) -> None:
+        """Write the bare state dict that OpenFold3's inference loads."""
+        save_inference(state, self.network, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the configuration, not the data, to other processes: they read the data again."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @cached_property
+    def _set(self) -> StructureSet:
+        return self.data.open()
+
+    @cached_property
+    def _chosen(self) -> tuple[Any, ...]:
+        return select(read_structures(self._set), self.data)
+
+    @cached_property
+    def _dealt(self) -> Mapping[str, SiteStructures]:
+        return deal(self._chosen, self.sites, self.data, self.seed)
+
+    def _learner(self, parts: SiteStructures, site: str) -> OpenFold3Learner:
+        train, val, test = (_ids(part) for part in parts)
+        data = OpenFold3Data(structures=self._set, train=train, val=val, test=test)
+        seed = derived_seed(self.seed, "site", site)
+        return OpenFold3Learner(self.network, self.training, data, seed=seed)
+
+
+def _ids(structures: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(structure.name for structure in structures)
