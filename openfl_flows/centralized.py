@@ -14,8 +14,10 @@ from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.ops.movement import movement
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
 from openfl_flows.state import State
+from openfl_flows.update import Update
 
 Match = Literal["samples", "steps"]
 
@@ -97,6 +99,7 @@ def _train_stretch(run: RunDirectory, site: Site, round_: int, events: EventFile
     events.write_global(round_ - 1, received)
     report = site.train(model, round_)
     trained = site.finish_round(round_)
+    update = Update(site=site.name, state=trained, num_samples=report.num_samples)
     seconds = time.monotonic() - began
     part = SiteRound(
         num_samples=report.num_samples,
@@ -113,6 +116,7 @@ def _train_stretch(run: RunDirectory, site: Site, round_: int, events: EventFile
         bytes_up=0,
         bytes_down=0,
         sites={site.name: part},
+        movement=movement(model, [update]),
     )
     run.commit(record, Checkpoint(trained, NOTHING, None))
     events.write_sites(record)

@@ -92,7 +92,7 @@ class Experiment:
         """
         check_keys("the plan", config, required=_PARTS, optional=_NAMES)
         federation = config["federation"]
-        check_keys("federation", federation, required=_FEDERATION, optional={"validate"})
+        check_keys("federation", federation, required=_FEDERATION, optional={"validate", "samples"})
         check("federation.match", Literal["samples", "steps"], federation["match"])
         amounts = {"epochs": federation["epochs"], "steps": federation["steps"]}
         budget = check("federation", Budget, amounts)

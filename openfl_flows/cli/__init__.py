@@ -11,6 +11,7 @@ from openfl_flows.cli.evaluate import add_evaluate
 from openfl_flows.cli.federation import add_federation
 from openfl_flows.cli.guide import add_guide
 from openfl_flows.cli.predict import add_predict
+from openfl_flows.cli.ranks import add_ranks
 from openfl_flows.cli.results import add_results
 from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
 from openfl_flows.cli.study import add_study
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_study(commands)
     add_data(commands)
     add_federation(commands)
+    add_ranks(commands)
     add_results(commands)
     add_evaluate(commands)
     add_predict(commands)

@@ -33,8 +33,8 @@ def add_data(commands: Any) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from openfl_flows.data.structures.prepare import Preparation, prepare
     from openfl_flows.data.structures.preflight_report import table
+    from openfl_flows.data.structures.prepare import Preparation, prepare
 
     preparation = Preparation(
         source=options.source, target=options.target, ligands=options.ligands, msa=options.msa,

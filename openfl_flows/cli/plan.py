@@ -1,5 +1,6 @@
 """The plan: composed by Hydra, given on as plain values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def compose_study(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, A
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    register_resolvers()
     with hydra.initialize_config_dir(str(plan_folder()), version_base="1.3"):
         try:
             composed = hydra.compose("config", overrides=list(overrides))
@@ -57,6 +59,21 @@ def plain(composed: Any) -> dict[str, Any]:
         raise ValueError(f"{error.full_key} is missing, expected a value: KEY=VALUE") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in ("hydra", "study")}
+
+
+def register_resolvers() -> None:
+    """``${product:A,B}`` in a plan, and ``${quotient:A,B,C}``: A / B / C, which must be whole."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
+    OmegaConf.register_new_resolver("quotient", _quotient, replace=True)
+
+
+def _quotient(dividend: int, *divisors: int) -> int:
+    product = math.prod(divisors)
+    if product < 1 or dividend % product:
+        raise ValueError(f"{dividend} is no multiple of {' x '.join(map(str, divisors))}")
+    return dividend // product
 
 
 def leaves(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,9 +50,7 @@ def _lead(command: Sequence[str]) -> None:
     size = os.environ["WORLD_SIZE"]
     led = {} if size == "1" else {"OPENFL_FLOWS_RANKS": size}
     # A process of its own: however it ends, the followers are told, also if it never trained.
-    running = subprocess.Popen(
-        command, env={**os.environ, **led}, preexec_fn=_end_with_parent
-    )
+    running = subprocess.Popen(command, env={**os.environ, **led}, preexec_fn=_end_with_parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: running.send_signal(number))
     status = running.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openfl_flows.cli.errors import reporting_errors
-from openfl_flows.cli.plan import compose, leaves, plain, plan_folder
+from openfl_flows.cli.plan import compose, leaves, plain, plan_folder, register_resolvers
 from openfl_flows.cli.results import show_run
 
 PLAN_COMMANDS = {
@@ -33,6 +33,8 @@ def run_plan_command(command: str, overrides: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    register_resolvers()
 
     @hydra.main(version_base="1.3", config_path=str(plan_folder()), config_name="config")
     def job(composed: Any) -> None:

@@ -108,6 +108,7 @@ class Table:
         columns: Their names, ``site`` first.
         rows: One per site.
         note: What else there is to say.
+        facts: Columns that describe a site's data; the others count it by part and by class.
         skew: How far each site's data are from those of all sites, one column per quantity; None
             where the task measures none.
     """
@@ -115,6 +116,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | int | float, ...], ...]
     note: str = ""
+    facts: tuple[str, ...] = ()
     skew: "Table | None" = None
 
 

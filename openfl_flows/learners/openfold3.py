@@ -1,9 +1,10 @@
 """The OpenFold3 learner: H optimizer steps of G accumulated samples in a round, at one site."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Literal
 
 import torch
@@ -15,8 +16,15 @@ from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build, load_network, network_state
 from openfl_flows.models.openfold3.rollout import open_validation, validate
-from openfl_flows.models.openfold3.samples import Crops, NumberedSamples, Sample, Sampling
+from openfl_flows.models.openfold3.samples import (
+    Batch,
+    Crops,
+    NumberedSamples,
+    Sample,
+    Sampling,
+)
 from openfl_flows.models.openfold3.trainer import LossesOffError, OpenFold3Trainer, Optimization
+from openfl_flows.models.ranks import ALONE, Ranks
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, State
 
@@ -37,6 +45,8 @@ class OpenFold3Training:
             because OpenFold3 turned off their losses; one more is an error.
         validation_crops: Crops of validation structures, always the same, that the loss is measured
             on; kept in memory.
+        validation_interval: Optimizer steps between validations: a round that begins or ends in
+            between measures nothing. 1 measures at the beginning and the end of every round.
         validation_rollouts: Validation structures that are predicted whole in each round, for
             lDDT and ligand RMSD; the first by name.
         test_rollouts: Test structures that the finished model predicts; None for all.
@@ -53,6 +63,7 @@ class OpenFold3Training:
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     max_failures: int = 0
     validation_crops: int = 8
+    validation_interval: int = 1
     validation_rollouts: int = 0
     test_rollouts: int | None = None
     workers: int = 0
@@ -63,7 +74,7 @@ class OpenFold3Training:
         """Refuse what cannot train."""
         for name, least in (
             ("accumulate", 1), ("max_failures", 0), ("validation_crops", 1), ("workers", 0),
-            ("validation_rollouts", 0), ("test_rollouts", 0),
+            ("validation_interval", 1), ("validation_rollouts", 0), ("test_rollouts", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
@@ -103,6 +114,11 @@ class OpenFold3Learner:
         training: How to train and measure.
         data: The site's structures.
         seed: Of samples and noise; another one at every site.
+        ranks: The processes of the site that train together: each does its share of a step's
+            samples, which are the same ones however many there are.
+
+    Raises:
+        ValueError: The samples of a step cannot be shared evenly.
     """
 
     def __init__(
@@ -112,16 +128,24 @@ class OpenFold3Learner:
         data: OpenFold3Data,
         *,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
+        if training.accumulate % ranks.size:
+            raise ValueError(
+                f"training.accumulate={training.accumulate} with {ranks.size} processes, expected "
+                "a multiple of their number"
+            )
         self._training = training
         self._data = data
         self._seed = seed
-        self._module = build(config).to(training.device)
+        self._ranks = ranks
+        self._module = build(config).to(ranks.device(training.device))
         self._trainer = OpenFold3Trainer(
             self._module,
             training.optimization,
-            accumulate=training.accumulate,
+            accumulate=training.accumulate // ranks.size,
             bfloat16=training.precision == "bfloat16",
+            ranks=ranks,
         )
         self._samples = self._numbered(data.train, seed)
 
@@ -160,13 +184,15 @@ class OpenFold3Learner:
         num_steps = budget.num_steps(-(-self._samples.num_datapoints // accumulate))
         first = self._trainer.step * accumulate
         numbers = range(first, first + num_steps * accumulate)
-        samples = self._samples.numbers(numbers, workers=self._training.workers)
+        share = self._ranks.share(numbers)
+        samples = self._samples.numbers(share, workers=self._training.workers)
         failures: list[str] = []
         terms: list[Mapping[str, float]] = []
         for step in range(1, num_steps + 1):
-            made = [next(samples) for _ in range(accumulate)]
-            failures += [failure for sample in made for failure in sample.failures]
-            results = self._trainer.take_step((s.batch, self._noise(s)) for s in made)
+            in_vain: list[tuple[str, ...]] = []
+            ours = islice(samples, len(share) // num_steps)
+            results = self._trainer.take_step(self._drawn(ours, in_vain))
+            failures += chain(*self._ranks.in_order(partial(list, in_vain)))
             failures += [str(result) for result in results if isinstance(result, LossesOffError)]
             terms += [result for result in results if not isinstance(result, LossesOffError)]
             self._check(failures)
@@ -177,7 +203,12 @@ class OpenFold3Learner:
         return TrainReport(metrics=metrics, num_samples=len(terms), num_steps=num_steps)
 
     def validate(self) -> Means:
-        """The training loss by term on fixed crops, and metrics of structures predicted whole."""
+        """The training loss by term on fixed crops, and metrics of structures predicted whole.
+
+        Nothing between two validations (``validation_interval``).
+        """
+        if self._trainer.step % self._training.validation_interval:
+            return {}
         whole = self._data.val[: self._training.validation_rollouts]
         return {**self._measure(self._validation), **self._roll_out(whole)}
 
@@ -194,12 +225,14 @@ class OpenFold3Learner:
     def _fixed(self, ids: tuple[str, ...]) -> Sequence[Sample]:
         """Crops that are the same whenever they are asked for, whatever the run's seed."""
         samples = self._numbered(ids, derived_seed("validation"))
-        return list(samples.numbers(range(self._training.validation_crops)))
+        return list(samples.numbers(self._ranks.share(range(self._training.validation_crops))))
 
     def _measure(self, samples: Iterable[Sample]) -> Means:
-        terms = (
-            self._trainer.measure(sample.batch, derived_seed("validation", sample.number))
-            for sample in samples
+        terms = self._ranks.in_order(
+            lambda: [
+                self._trainer.measure(sample.batch, derived_seed("validation", sample.number))
+                for sample in samples
+            ]
         )
         return _means(terms, "")
 
@@ -223,8 +256,13 @@ class OpenFold3Learner:
             )
         )
 
-    def _noise(self, sample: Sample) -> int:
-        return derived_seed(self._seed, "noise", sample.number)
+    def _drawn(
+        self, samples: Iterable[Sample], in_vain: list[tuple[str, ...]]
+    ) -> Iterator[tuple[Batch, int]]:
+        """Batches with the seeds of their noise; what was drawn in vain before each is listed."""
+        for sample in samples:
+            in_vain.append(sample.failures)
+            yield sample.batch, derived_seed(self._seed, "noise", sample.number)
 
     def _check(self, failures: Sequence[str]) -> None:
         if len(failures) > self._training.max_failures:

@@ -1,5 +1,6 @@
 """The OpenFold3 task: structures at sites, their learners, and what the result predicts."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -24,8 +25,11 @@ from openfl_flows.models.openfold3.checkpoint import load_weights, save_inferenc
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build, load_network, network_state
 from openfl_flows.models.openfold3.rollout import open_validation, roll_out, write_rollout
+from openfl_flows.models.openfold3.trainer import LossesOffError
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
+
+logger = logging.getLogger(__name__)
 
 _SKEW_NOTE = (
     "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
@@ -81,7 +85,8 @@ class OpenFold3Task:
         skew = Table(columns=skew_columns, rows=skew_rows, note=_SKEW_NOTE)
         kept, found = len(self._chosen), len(self._set.structures)
         note = f"{kept:,} of {found:,} structures of {self.data.path}"
-        return Table(columns=columns, rows=rows, note=note, skew=skew)
+        facts = columns[4:]
+        return Table(columns=columns, rows=rows, note=note, facts=facts, skew=skew)
 
     def write_rejected(self, folder: Path) -> int:
         """Nothing: what cannot be used was refused when the set was prepared."""
@@ -96,7 +101,10 @@ class OpenFold3Task:
         load_network(module.model, state)
         dataset, seed = open_validation(self._set.paths(), ids), derived_seed(self.seed, "shown")
         for index in range(len(dataset)):
-            write_rollout(roll_out(module, dataset, index, seed=seed), folder)
+            try:
+                write_rollout(roll_out(module, dataset, index, seed=seed), folder)
+            except (LossesOffError, FloatingPointError) as error:
+                logger.warning("no prediction is shown: %s", error)
         return {}
 
     @property

@@ -1,15 +1,16 @@
 """One learner over several processes of a site: rank 0 leads, the others do as it does.
 
 ``torchrun`` starts the processes with ``openfl-flows ranks -- COMMAND``. Rank 0 runs the command,
-and only it knows that there is a federation; where the command makes a learner through :func:`led`,
-every call of that learner is announced to the other processes, which do it too. These build their
-learners from the recipe that rank 0 sends, get its weights and its optimizer, write nothing, and end
-with the command.
+and it alone knows that there is a federation. Where the command makes a learner through
+:func:`led`, every call of that learner is announced to the other processes, which do it too. These
+build their learners from the recipe that rank 0 sends, get its weights and its optimizer, write
+nothing, and end with the command.
 
 Announcements lie in torchrun's store, in which a process can wait for days; what is announced goes
 by broadcast.
 """
 
+import atexit
 import functools
 import gc
 import itertools
@@ -17,13 +18,14 @@ import logging
 import os
 import socket
 import weakref
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from openfl_flows.learners.base import Budget, Learner, LocalState, Progress, TrainReport
 from openfl_flows.metrics.mean import Means
@@ -37,7 +39,7 @@ T = TypeVar("T")
 LED = "OPENFL_FLOWS_RANKS"
 """Environment variable of rank 0's command: how many processes it leads."""
 
-_CALL, _END = b"call", b"end"
+_CALL, _END = "call", "end"
 _IDLE = timedelta(days=365)
 _BUSY = timedelta(hours=2)
 """The longest that processes differ in what they do between two exchanges."""
@@ -55,7 +57,7 @@ def led(build: Callable[..., Learner]) -> Learner:
     """
     if LED in os.environ:
         return LedLearner(_Lead.of_this_process(), build)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+    if "TORCHELASTIC_RUN_ID" in os.environ and ranks_of_torchrun().size > 1:
         raise ValueError(
             "torchrun runs this command several times, expected "
             "`torchrun ... -m openfl_flows ranks -- COMMAND`"
@@ -77,20 +79,24 @@ def follow() -> None:
             store.wait([str(number)], _IDLE)
         except RuntimeError as error:
             raise SystemExit(f"process {ranks.rank}: torchrun has ended: {error}") from None
-        if store.get(str(number)) == _END:
+        if store.get(str(number)) == _END.encode():
             break
         if number == 0:
             _form_group(ranks, store)
-        call: _Call = ranks.broadcast()
-        try:
-            ranks.agreed(functools.partial(call.follow, learners, ranks))
-        except ValueError:
-            logger.debug("told to rank 0, which goes on or ends")
-        # Rank 0 has heard of it, too, and decides what comes next.
-        except Exception:
-            logger.exception("process %d: %s failed", ranks.rank, call.method)
+        _do_next(learners, ranks)
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _do_next(learners: dict[int, Learner], ranks: Ranks) -> None:
+    parcel = ranks.broadcast()
+    try:
+        ranks.agreed(lambda: parcel.unpacked().done(learners, ranks))
+    except ValueError as error:
+        # Rank 0 has heard of it, too, and decides what comes next.
+        logger.debug("process %d: %s", ranks.rank, error)
+    except Exception:
+        logger.exception("process %d failed", ranks.rank)
 
 
 def dismiss() -> None:
@@ -178,8 +184,8 @@ class _Call:
     dropped: tuple[int, ...]
     threads: int
 
-    def follow(self, learners: MutableMapping[int, Learner], ranks: Ranks) -> None:
-        """Do it here."""
+    def done(self, learners: dict[int, Learner], ranks: Ranks) -> None:
+        """Do it at a follower, with the learners that it has."""
         # The number of threads decides the last bits.
         torch.set_num_threads(self.threads)
         for number in self.dropped:
@@ -226,31 +232,37 @@ class _Lead:
             learner=learner, method=method, arguments=arguments, dropped=dropped,
             threads=torch.get_num_threads(),
         )  # fmt: skip
-        parcel = Parcel(call)
+        parcel = Parcel.of(call)
         _announce(self._store, _CALL)
         if not self._formed:
             _form_group(self.ranks, self._store)
             self._formed = True
+            atexit.register(self._end)
         self.ranks.broadcast(parcel)
 
+    def _end(self) -> None:
+        # All leave the group at the same time: NCCL may have each wait for the others.
+        _announce(self._store, _END)
+        dist.destroy_process_group()
 
-def _announce(store: dist.Store, what: bytes) -> None:
+
+def _announce(store: Store, what: str) -> None:
     store.set(str(store.add("announced", 1) - 1), what)
 
 
-def _store() -> dist.Store:
-    """torchrun's store; a group that torchrun starts anew has a part of its own."""
-    store = dist.TCPStore(
+def _store() -> Store:
+    """The store of torchrun; a group that it starts anew has a part of its own."""
+    store = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         wait_for_workers=False,
     )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"openfl-flows/{attempt}", store)
+    return PrefixStore(f"openfl-flows/{attempt}", store)
 
 
-def _form_group(ranks: Ranks, store: dist.Store) -> None:
+def _form_group(ranks: Ranks, store: Store) -> None:
     """Join torch's default group: gloo for what lies in memory, NCCL for what lies on GPUs."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"] and _has("lo"):
@@ -258,7 +270,7 @@ def _form_group(ranks: Ranks, store: dist.Store) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("group", store),
+        store=PrefixStore("group", store),
         rank=ranks.rank,
         world_size=ranks.size,
         timeout=_BUSY,

@@ -7,11 +7,13 @@ nothing and behaves as if this module did not exist.
 
 import contextlib
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -19,6 +21,8 @@ from torch import Tensor
 T = TypeVar("T")
 
 _TOLD = "told to all processes of the site"
+_SMALL = 2**16
+"""Bytes of an array that is not worth a message of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Ranks:
         device = torch.device(name)
         if self.size == 1 or device.type != "cuda":
             return device
-        if device.index is not None:
+        if ":" in name:
             raise ValueError(
                 f"training.device={name} with {self.size} processes, expected cuda: each takes the "
                 "GPU of its own number"
@@ -106,32 +110,25 @@ class Ranks:
                 f"{_line(error)}"
             ) from error
 
-    def broadcast(self, parcel: "Parcel | None" = None) -> Any:
-        """Send what the leader has packed to all others.
+    def broadcast(self, parcel: "Parcel | None" = None) -> "Parcel":
+        """Send a parcel from rank 0 to all others.
 
         Args:
             parcel: What is sent, at rank 0; None at the others.
 
         Returns:
-            What arrived, in memory of its own; None at rank 0.
+            What was sent; at the others in memory of its own.
         """
         with self.summing():
             head = [None if parcel is None else (parcel.head, [len(b) for b in parcel.buffers])]
             dist.broadcast_object_list(head, src=0)
-            if parcel is not None:
-                for buffer in parcel.buffers:
-                    dist.broadcast(_bytes_of(buffer), src=0)
-                return None
             assert head[0] is not None
-            buffers = []
-            for size in head[0][1]:
-                buffers.append(bytearray(size))
-                dist.broadcast(torch.frombuffer(buffers[-1], dtype=torch.uint8), src=0)
-            return pickle.loads(head[0][0], buffers=buffers)
+            arrived = parcel or Parcel(head[0][0], [bytearray(size) for size in head[0][1]])
+            for buffer in arrived.buffers:
+                dist.broadcast(_bytes_of(buffer), src=0)
+        return arrived
 
-    def _exchanged(
-        self, work: Callable[[], T], shown: Callable[[T], Any]
-    ) -> tuple[T, list[Any]]:
+    def _exchanged(self, work: Callable[[], T], shown: Callable[[T], Any]) -> tuple[T, list[Any]]:
         """Do ``work``; its result here, and what all processes show of theirs."""
         if self.size == 1:
             made = work()
@@ -161,48 +158,57 @@ ALONE = Ranks()
 """A process that is all of its site."""
 
 
+@dataclass(frozen=True)
 class Parcel:
-    """A value packed for :meth:`Ranks.broadcast`.
+    """A value on its way to other processes.
 
-    The bytes of arrays and tensors stay where they are, and are sent from there.
-
-    Args:
-        value: What ``pickle`` takes; tensors arrive in the processor's memory.
+    Attributes:
+        head: The value without the bytes of its larger arrays and tensors.
+        buffers: These, where they are: they are sent from there.
     """
 
-    def __init__(self, value: object) -> None:
-        self.buffers: list[memoryview] = []
+    head: bytes
+    buffers: list[Any]
+
+    @classmethod
+    def of(cls, value: object) -> "Parcel":
+        """Pack what ``pickle`` takes; tensors will arrive in the processor's memory."""
+        buffers: list[Any] = []
+
+        def small(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if len(raw) >= _SMALL:
+                buffers.append(raw)
+            return len(raw) < _SMALL
+
         head = BytesIO()
-        _Packing(head, protocol=5, buffer_callback=self._take).dump(value)
-        self.head = head.getvalue()
+        _Pickler(head, protocol=5, buffer_callback=small).dump(value)
+        return cls(head.getvalue(), buffers)
 
-    def _take(self, buffer: pickle.PickleBuffer) -> bool:
-        """Take what is worth a message of its own; the rest goes with the head."""
-        raw = buffer.raw()
-        if len(raw) < 2**16:
-            return True
-        self.buffers.append(raw)
-        return False
+    def unpacked(self) -> Any:
+        """The value; its arrays and tensors are views of the buffers."""
+        return pickle.loads(self.head, buffers=self.buffers)
 
 
-class _Packing(pickle.Pickler):
+class _Pickler(pickle.Pickler):
     def reducer_override(self, value: object) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        return _tensor, (pickle.PickleBuffer(flat), value.dtype, tuple(value.shape))
+        data: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return _tensor, (pickle.PickleBuffer(data), value.dtype, tuple(value.shape))
+
+
+def _bytes_of(buffer: Any) -> Tensor:
+    with warnings.catch_warnings():
+        # Who sends what may only be read does only read it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.frombuffer(buffer, np.uint8))
 
 
 def _tensor(data: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     if not len(data):
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(data, dtype=dtype).reshape(shape)
-
-
-def _bytes_of(buffer: memoryview) -> Tensor:
-    import numpy as np
-
-    return torch.from_numpy(np.frombuffer(buffer, np.uint8))
 
 
 @dataclass(frozen=True)

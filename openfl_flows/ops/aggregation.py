@@ -9,6 +9,7 @@ from openfl_flows.joins.ema import Ema
 from openfl_flows.metrics.mean import Means, merge, values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import let_go
+from openfl_flows.ops.movement import movement
 from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
 from openfl_flows.state import State
 from openfl_flows.update import Update
@@ -71,6 +72,7 @@ class Aggregation:
         sites = {c.update.site: _site_round(c) for c in reversed(contributions)}
         received = values(merge(c.received for c in reversed(contributions)))
         bytes_up = sum(c.update.state.nbytes for c in contributions)
+        moved = movement(model, [c.update for c in reversed(contributions)])
         joined, self._join_state = self._join.apply(
             model, _one_by_one(contributions), self._join_state
         )
@@ -85,6 +87,7 @@ class Aggregation:
             bytes_up=bytes_up,
             bytes_down=model.nbytes * len(sites),
             sites=sites,
+            movement=moved,
         )
         self._run.measured(received)
         self._events.write_global(self._run.round, received)

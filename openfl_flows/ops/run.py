@@ -64,6 +64,7 @@ class RoundRecord:
         metrics: Validation of the model that the round made. The sites measure it when they
             receive it, so it is empty until the next round, or the end.
         sites: Each site's part.
+        movement: Norms of :func:`openfl_flows.ops.movement.movement`.
     """
 
     round: int
@@ -73,6 +74,7 @@ class RoundRecord:
     bytes_down: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     sites: Mapping[str, SiteRound]
+    movement: Mapping[str, float] = field(default_factory=dict)
 
 
 class Checkpoint(NamedTuple):

@@ -91,12 +91,13 @@ def metric_chart(series: Series, site_colors: Mapping[str, str]) -> Chart:
         return Chart(info.title, _svg(figure))
 
 
-def runs_chart(name: str, lines: Mapping[str, Sequence[Points]]) -> Chart:
-    """One metric over rounds, a line for each run.
+def runs_chart(name: str, lines: Mapping[str, Sequence[Points]], *, axis: str = "round") -> Chart:
+    """One metric over rounds, or what else counts up, a line for each run.
 
     Args:
         name: The metric.
         lines: By group, whose runs share a colour: what each of its runs measured.
+        axis: What the points are numbered by.
     """
     info, palette = metric(name), colors(tuple(lines))
     pooled = Series(
@@ -107,7 +108,7 @@ def runs_chart(name: str, lines: Mapping[str, Sequence[Points]]) -> Chart:
         for group, runs in lines.items():
             for points in runs:
                 _line(axes, points, info.scale, color=palette[group], linewidth=1.2)
-        _round_axis(axes)
+        _round_axis(axes, axis)
         axes.set_ylabel(info.unit)
         _focus_on_training(axes, pooled, info.scale)
         return Chart(info.title, _svg(figure))
@@ -224,8 +225,8 @@ def _focus_on_training(axes: Axes, series: Series, scale: float) -> None:
         )
 
 
-def _round_axis(axes: Axes) -> None:
-    axes.set_xlabel("round")
+def _round_axis(axes: Axes, label: str = "round") -> None:
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
 

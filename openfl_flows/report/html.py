@@ -33,6 +33,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Any]]
     total: int
     note: str = ""
+    facts: Sequence[str] = ()
 
 
 class Picture(NamedTuple):
@@ -124,7 +125,13 @@ def _read_partition(file: Path) -> tuple[Table | None, Table | None]:
     try:
         document = json.loads(file.read_text())
         tables = [
-            Table(part["columns"], part["rows"], len(part["rows"]), part.get("note", ""))
+            Table(
+                part["columns"],
+                part["rows"],
+                len(part["rows"]),
+                part.get("note", ""),
+                part.get("facts", ()),
+            )
             for part in (document, document.get("skew"))
             if part is not None
         ]
@@ -141,7 +148,7 @@ def _check_site_table(file: Path, table: Table) -> None:
         if not isinstance(row, list) or len(row) != expected:
             raise ValueError(f"{file}: row {index + 1} is {row}, expected {expected} values")
         for column, value in zip(table.columns, row, strict=True):
-            if column != "site" and not isinstance(value, int | float):
+            if column not in ("site", *table.facts) and not isinstance(value, int | float):
                 raise ValueError(
                     f"{file}: row {index + 1}, {column} is {value!r}, expected a number"
                 )
@@ -155,6 +162,8 @@ def _partition_chart(partition: Table | None) -> curves.Chart | None:
         column: [row[i] for row in partition.rows] for i, column in enumerate(partition.columns)
     }
     names = [str(site) for site in by_column.pop("site")]
+    for fact in partition.facts:
+        del by_column[fact]
     classes = {k: v for k, v in by_column.items() if k not in _PARTITION_COUNTS}
     parts, title = (classes, "Classes by site") if classes else (by_column, "Items by site")
     return curves.stacked_chart(title, names, parts, unit="items") if parts else None
@@ -171,12 +180,13 @@ def _read_pictures(folder: Path) -> list[Picture]:
 def _structures(folder: Path) -> dict[str, Any]:
     """Predicted structures with the scripts that turn them; neither where there are none."""
     if not any(folder.glob("*.cif")):
-        return {"structures": (), "scripts": (), "policy": ""}
-    from openfl_flows.report.structures import read_views, script_policy, viewer_scripts
+        return {"structures": (), "num_structures": 0, "scripts": (), "policy": ""}
+    from openfl_flows.report.structures import TRUE, read_views, script_policy, viewer_scripts
 
     scripts = viewer_scripts()
     return {
         "structures": read_views(folder),
+        "num_structures": sum(not file.stem.endswith(TRUE) for file in folder.glob("*.cif")),
         "scripts": scripts,
         "policy": script_policy(scripts),
     }

@@ -8,6 +8,15 @@ Points = dict[int, float]
 """Values by round; round 0 is the initial model."""
 
 
+def samples(record: Mapping[str, Any]) -> dict[int, int]:
+    """Samples that all sites together had seen after each round."""
+    seen = {0: 0}
+    for entry in record["rounds"]:
+        here = sum(part["num_samples"] for part in entry["sites"].values())
+        seen[entry["round"]] = seen[entry["round"] - 1] + here
+    return seen
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """One metric over the rounds of a run.
@@ -48,7 +57,7 @@ def series(record: Mapping[str, Any]) -> tuple[Series, ...]:
         of(name).pooled[0] = value
     for entry in record["rounds"]:
         round_ = entry["round"]
-        for name, value in entry["metrics"].items():
+        for name, value in (*entry["metrics"].items(), *entry.get("movement", {}).items()):
             of(name).pooled[round_] = value
         for site, part in sorted(entry["sites"].items()):
             for name, value in part["metrics"].items():

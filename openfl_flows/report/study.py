@@ -106,17 +106,27 @@ def _change_chart(name: str, changes: Iterable[Change]) -> curves.Chart | None:
 
 
 def _curves(finished: Finished) -> tuple[curves.Chart, ...]:
+    """Curves over rounds; over samples where the cells' rounds are not alike."""
     lines: dict[str, dict[str, list[series.Points]]] = {}
+    lengths = {len(run.record["rounds"]) for _, runs in finished.cells() for run in runs}
     for cell, runs in finished.cells():
         for run in runs:
+            samples = series.samples(run.record)
             for line in series.series(run.record):
-                if line.pooled:
-                    lines.setdefault(line.name, {}).setdefault(cell.name, []).append(line.pooled)
+                points = line.pooled
+                if len(lengths) > 1:
+                    points = {samples[round_]: value for round_, value in points.items()}
+                if points:
+                    lines.setdefault(line.name, {}).setdefault(cell.name, []).append(points)
     chosen = finished.study.curves or tuple(lines)
     cells = [cell.name for cell, _ in finished.cells()]
     # Every cell in every chart, or its colour would change from chart to chart.
     return tuple(
-        curves.runs_chart(name, {cell: lines[name].get(cell, []) for cell in cells})
+        curves.runs_chart(
+            name,
+            {cell: lines[name].get(cell, []) for cell in cells},
+            axis="round" if len(lengths) == 1 else "samples, all sites",
+        )
         for name in chosen
         if name in lines
     )

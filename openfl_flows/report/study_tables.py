@@ -158,6 +158,7 @@ def costs(finished: Finished) -> Grid:
     columns = (
         "cell", "rounds", "samples, all sites", "steps, all sites", "steps, one site at most",
         "time in rounds", "sent by sites", "sent to sites", "memory of a process",
+        "norm of the weights", "drift of the sites",
     )  # fmt: skip
     rows = []
     for cell, runs in finished.cells():
@@ -181,9 +182,24 @@ def costs(finished: Finished) -> Grid:
                 size(up),
                 size(down),
                 size(max(run.record["peak_rss_bytes"] for run in runs)),
+                *(number(norm) for norm in _norms(rounds)),
             )
         )
-    return Grid("What it cost", columns, tuple(rows), "Mean over seeds.")
+    note = (
+        "Mean over seeds. The norm is that of the last round's model; the drift, how far the "
+        "sites' models are from their mean, is the mean over rounds."
+    )
+    return Grid("What it cost", columns, tuple(rows), note)
+
+
+def _norms(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[float, float]:
+    """Norm of the weights in the last round, and mean drift, over runs; NaN in older records."""
+    moved = [[entry["movement"] for entry in run if entry.get("movement")] for run in rounds]
+    known = [run for run in moved if run]
+    if not known:
+        return math.nan, math.nan
+    last = statistics.fmean(run[-1]["weight_norm"] for run in known)
+    return last, statistics.fmean(statistics.fmean(m["drift"] for m in run) for run in known)
 
 
 def to_csv(finished: Finished) -> str:

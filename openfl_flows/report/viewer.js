@@ -46,7 +46,7 @@
     figure.querySelectorAll("input").forEach((input) => input.addEventListener("change", show));
     show();
     viewer.zoomTo();
-    viewer.zoom(1.3);
+    viewer.zoom(1.15);
     viewer.render();
     figure.classList.add("turning");
   }

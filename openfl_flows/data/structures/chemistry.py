@@ -33,6 +33,9 @@ _ORDERS = {
 }
 
 
+_PARTIAL = "only"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Identified:
     """A ligand of which it is known what it is.
@@ -101,6 +104,8 @@ class Chemist:
         doubts = "" if public is None else _doubts(heavy, public)
         if public is not None and not doubts:
             return self._as_public(heavy, public)
+        if doubts.startswith(_PARTIAL) and residue.code not in RESERVED:
+            raise self._refused("ligand_partial", residue, f"{doubts}; --ligands can define it")
         if public is not None and residue.code not in RESERVED:
             names = _other_names(heavy, public)
             if names is not None:
@@ -121,9 +126,8 @@ class Chemist:
         if public is None:
             why = "its code is no public component and nothing tells its bonds"
             raise self._refused("ligand_undefined", residue, f"{why}; --ligands can")
-        kind = "ligand_partial" if doubts.startswith("only") else "ligand_other_molecule"
         what = f"not known to be the public {residue.code}: {doubts}; --ligands can define it"
-        raise self._refused(kind, residue, what)
+        raise self._refused("ligand_other_molecule", residue, what)
 
     def _as_public(self, heavy: Residue, public: Component) -> Identified:
         missing = len(public.elements) - len(heavy.names)
@@ -217,7 +221,7 @@ def _doubts(heavy: Residue, public: Component) -> str:
     if wrong:
         return wrong[0]
     if count < size and (heavy.code in RESERVED or 2 * count < size):
-        return f"only {count} of its {size} heavy atoms are there"
+        return f"{_PARTIAL} {count} of its {size} heavy atoms are there"
     return ""
 
 

@@ -16,9 +16,8 @@ XRAY = "X-RAY DIFFRACTION"
 def method(source: Source, file: str) -> tuple[str, list[Finding]]:
     """The experimental method; OpenFold3 removes crystallization aids from X-ray structures."""
     stated = tables.values(source.block, "_exptl.method") if source.block is not None else []
-    stated = stated or [source.structure.info["_exptl.method"]] * (
-        "_exptl.method" in source.structure.info
-    )
+    if not stated and "_exptl.method" in source.structure.info:
+        stated = [source.structure.info["_exptl.method"]]
     if stated and stated[0]:
         return stated[0].upper(), []
     crystal = source.structure.cell.is_crystal()

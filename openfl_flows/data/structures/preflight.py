@@ -8,6 +8,7 @@ different afterwards is a reason to refuse the structure.
 import json
 import logging
 import random
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,10 +42,10 @@ _TERMINAL = 2
 _ORDERS = {"SING": BondType.SINGLE, "DOUB": BondType.DOUBLE, "TRIP": BondType.TRIPLE}
 
 Trouble = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError,
-    ValueError, BadStructureError, InvalidFileError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    BadStructureError, InvalidFileError,
 )  # fmt: skip
-"""What OpenFold3's preprocessing raises of structures that it cannot take."""
+"""What is raised of structures that nobody foresaw; not what a full disk raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,8 @@ def preprocess(
     molecules.mkdir(exist_ok=True)
     # RDKit's conformers are seeded from this generator.
     random.seed(derived_seed("reference", name))
-    with _log_lines() as said:
+    with _log_lines() as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             structures, own = preprocess_structure_and_write_outputs_of3(
                 input_cif=source,

@@ -30,7 +30,7 @@ from openfl_flows.data.structures.preflight import Trouble, preprocess
 from openfl_flows.data.structures.preflight_report import write_reports
 from openfl_flows.data.structures.reading import Input, duplicates, find_inputs, read_source
 from openfl_flows.data.structures.references import write_references
-from openfl_flows.data.structures.repair import Repaired, repair
+from openfl_flows.data.structures.repair import repair
 from openfl_flows.data.structures.set import CACHE, FORMAT, RECORD
 from openfl_flows.data.structures.training_cache import cluster_by_similarity, write_training_cache
 
@@ -199,7 +199,9 @@ def run_job(job: Job) -> None:
         )  # fmt: skip
         repaired = repair(entry, source, chemist, job.date)
         findings += repaired.findings
-        references = _references(repaired, job.target, entry.path.name)
+        references = write_references(
+            repaired.components.values(), job.target / "reference_mols", work / "components"
+        )
         outcome = preprocess(entry.id, repaired, scratch, references)
         for molecule in sorted((scratch / "reference_mols").glob("*.sdf")):
             os.replace(molecule, job.target / "reference_mols" / molecule.name)
@@ -215,19 +217,13 @@ def run_job(job: Job) -> None:
         }
     except Refused as refused:
         findings += refused.reasons
+    except Trouble as error:
+        text = f"{entry.path.name}: {type(error).__name__}: {error}"
+        findings.append(Finding(kind="failed", text=text))
     shutil.rmtree(scratch, ignore_errors=True)
     record["outcome"] = outcome_of(findings)
     record["findings"] = [asdict(finding) for finding in findings]
     write_json(job.record, record)
-
-
-def _references(repaired: Repaired, target: Path, file: str) -> dict[str, dict[str, Any]]:
-    components = repaired.components.values()
-    try:
-        return write_references(components, target / "reference_mols", target / "work/components")
-    except Trouble as error:
-        text = f"{file}: no reference molecule: {type(error).__name__}: {error}"
-        raise Refused(Finding(kind="failed", text=text)) from None
 
 
 def _run(jobs: Sequence[Job], workers: int) -> Iterator[None]:

@@ -87,8 +87,8 @@ def read_source(file: Path) -> Source:
             structure = gemmi.read_pdb(str(file))
         else:
             block = _atom_block(gemmi.cif.read(str(file)))
-            structure = gemmi.make_structure_from_block(block)
-    except (RuntimeError, ValueError, OSError, EOFError, UnicodeDecodeError) as error:
+            structure = _structure(block)
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, IndexError) as error:
         raise Refused(
             Finding(kind="unreadable", text=f"{file.name}: cannot be read: {error}")
         ) from None
@@ -154,6 +154,22 @@ def _atom_block(document: gemmi.cif.Document) -> gemmi.cif.Block:
     if len(blocks) != 1:
         raise ValueError(f"{len(blocks)} data blocks have atoms, expected one")
     return blocks[0]
+
+
+def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
+    if len(block.find_values("_atom_site.label_asym_id")):
+        return gemmi.make_structure_from_block(block)
+    # Without labels gemmi reads no atoms; with the author's chains instead it divides them itself.
+    labelled = gemmi.cif.read_string(block.as_string()).sole_block()
+    atoms = labelled.get_mmcif_category("_atom_site.", raw=True)
+    atoms["label_asym_id"] = atoms["auth_asym_id"]
+    labelled.set_mmcif_category("_atom_site.", atoms, raw=True)
+    structure = gemmi.make_structure_from_block(labelled)
+    structure.entities.clear()
+    for chain in structure[0]:
+        for residue in chain:
+            residue.subchain = ""
+    return structure
 
 
 def _take_most_occupied(structure: gemmi.Structure) -> tuple[int, int]:

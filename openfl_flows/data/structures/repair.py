@@ -232,6 +232,9 @@ def _block(source: Source, file: str, *, anew: bool) -> tuple[gemmi.cif.Block, l
             table = source.block.get_mmcif_category(category)
             if table:
                 block.set_mmcif_category(category, table)
+    if tables.resolution(block) is None and structure.resolution > 0:
+        high = {"entry_id": [structure.name], "ls_d_res_high": [f"{structure.resolution:g}"]}
+        block.set_mmcif_category("_refine.", high)
     letters = {
         entity.name: "".join(_letter(item) for item in entity.full_sequence)
         for entity in structure.entities

@@ -73,9 +73,11 @@ class StructureSelection:
             only; ``dates`` with a contiguous range of release dates at each site; ``ligands`` with
             the structures that have one at the first sites.
         fractions: Share of each site, for ``sizes``.
-        split: Shares of training, validation and test, by cluster.
-        held_out: ``own`` splits what each site has; ``shared`` takes validation and test out before
-            dealing, the same at all sites: for few structures, and to compare numbers of sites.
+        split: Shares of each site's training, validation and test, by cluster; None where
+            ``held_out`` is given.
+        held_out: Groups of like structures that are validated on, and as many that are tested on,
+            taken out before dealing and the same at all sites: for few structures, and to compare
+            numbers of sites. None where every site splits its own.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -88,12 +90,12 @@ class StructureSelection:
     limit: int | None = None
     deal: Literal["iid", "sizes", "clusters", "dates", "ligands"] = "iid"
     fractions: tuple[float, ...] | None = None
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    held_out: Literal["own", "shared"] = "own"
+    split: tuple[float, float, float] | None = (0.8, 0.1, 0.1)
+    held_out: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse counts below one, shares that are none, and options that nothing would read."""
-        for name in ("max_tokens", "limit"):
+        for name in ("max_tokens", "limit", "held_out"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.{name}={value}, expected at least 1")
@@ -107,7 +109,12 @@ class StructureSelection:
             raise ValueError(
                 f"data.fractions={self.fractions} with data.deal={self.deal}, expected {wanted}"
             )
-        if min(self.split) <= 0 or abs(sum(self.split) - 1) > 1e-6:
+        if (self.split is None) != (self.held_out is not None):
+            raise ValueError(
+                f"data.split={self.split} with data.held_out={self.held_out}, expected one of them "
+                "and null for the other"
+            )
+        if self.split and (min(self.split) <= 0 or abs(sum(self.split) - 1) > 1e-6):
             raise ValueError(f"data.split={self.split}, expected shares above 0 that sum to 1")
 
     def open(self) -> StructureSet:

@@ -41,8 +41,9 @@ def deal(
     Raises:
         ValueError: A site would be empty, or cannot be split.
     """
-    shared = selection.held_out == "shared"
-    whole = split(structures, selection.split, seed, "the selection") if shared else None
+    whole = None
+    if selection.held_out is not None:
+        whole = split(structures, selection, seed, "the selection")
     pieces = whole.train if whole else tuple(structures)
     try:
         parts = _parts(pieces, sites, selection, seed)
@@ -52,56 +53,52 @@ def deal(
     for site, part in zip(sorted(sites), parts, strict=True):
         own = tuple(pieces[i] for i in part)
         dealt[site] = (
-            whole._replace(train=own)
-            if whole
-            else split(own, selection.split, seed, f"site {site!r}")
+            whole._replace(train=own) if whole else split(own, selection, seed, f"site {site!r}")
         )
     return dealt
 
 
 def split(
-    structures: Sequence[Structure], shares: tuple[float, float, float], seed: int, owner: str
+    structures: Sequence[Structure], selection: StructureSelection, seed: int, owner: str
 ) -> SiteStructures:
     """Divide structures into training, validation and test so that no cluster is in two of them.
 
     Each group of structures that share clusters, however indirectly, has a number from 0 to 1 that
-    is drawn from the seed and a cluster's name alone: a structure that is added later moves no
-    other, and a cluster is in the same part at every site. Where that leaves a part empty, the
-    group next to its border fills it.
+    is drawn from the seed and a cluster's name alone. The lowest are tested on, the next validated
+    on: with ``selection.held_out`` as many groups as it says, else those below the shares of
+    ``selection.split``, so that a structure that is added later moves no other and a cluster is in
+    the same part at every site. Only where that leaves a part empty, or twice as large as its
+    share, the groups at the border change sides.
 
     Args:
         structures: What one site has.
-        shares: Of the three parts.
+        selection: How to split.
         seed: Of the numbers.
         owner: Whose structures they are, for the message.
 
     Raises:
-        ValueError: There are fewer than three groups.
+        ValueError: There are fewer groups than parts need.
     """
-    groups: dict[str, list[Structure]] = {}
-    for name, structure in zip(cluster_groups(structures), structures, strict=True):
-        groups.setdefault(name, []).append(structure)
-    if len(groups) < 3:
+    ordered = _numbered_groups(structures, seed)
+    held = selection.held_out
+    if len(ordered) <= 2 * (held or 1):
         raise ValueError(
-            f"{owner} has {len(structures)} structures in {len(groups)} groups of like sequences, "
-            "expected at least 3 groups: one each to train, validate and test "
-            "(fewer sites or data.held_out=shared need fewer)"
+            f"{owner} has {len(structures)} structures in {len(ordered)} groups of like sequences, "
+            f"expected more than {2 * (held or 1)}: some to train, {held or 1} to validate and "
+            f"{held or 1} to test" + ("" if held else " (data.held_out needs fewer at each site)")
         )
-
-    def number(group: list[Structure]) -> float:
-        clusters = sorted({cluster for structure in group for cluster in structure.clusters})
-        names = clusters or [structure.name for structure in group]
-        return min(derived_seed("split", seed, name) for name in names) / 2**63
-
-    numbers = sorted((number(group), name) for name, group in groups.items())
-    num_test = max(1, sum(value < shares[2] for value, _ in numbers))
-    num_held = sum(value < shares[1] + shares[2] for value, _ in numbers)
-    num_test = min(num_test, len(numbers) - 2)
-    num_held = min(max(num_held, num_test + 1), len(numbers) - 1)
-    order = [name for _, name in numbers]
-    parts = (order[num_held:], order[num_test:num_held], order[:num_test])
+    if selection.split is None:
+        assert held is not None
+        num_test = num_val = held
+    else:
+        _, val, test = selection.split
+        num_test = min(_count(ordered, test, 2 * test * len(structures)), len(ordered) - 2)
+        rest = ordered[num_test:]
+        num_val = min(_count(rest, test + val, 2 * val * len(structures)), len(rest) - 1)
+    num_held = num_test + num_val
+    parts = (ordered[num_held:], ordered[num_test:num_held], ordered[:num_test])
     return SiteStructures(
-        *(_by_name(structure for name in part for structure in groups[name]) for part in parts)
+        *(_by_name(each for _, group in part for each in group) for part in parts)
     )
 
 
@@ -175,8 +172,34 @@ def skew_table(
     return ("site", *columns), tuple(rows)
 
 
+def _numbered_groups(
+    structures: Sequence[Structure], seed: int
+) -> list[tuple[float, list[Structure]]]:
+    groups: dict[str, list[Structure]] = {}
+    for name, structure in zip(cluster_groups(structures), structures, strict=True):
+        groups.setdefault(name, []).append(structure)
+
+    def number(group: list[Structure]) -> float:
+        clusters = {cluster for structure in group for cluster in structure.clusters}
+        names = clusters or {structure.name for structure in group}
+        return min(derived_seed("split", seed, name) for name in names) / 2**63
+
+    return sorted(((number(group), group) for group in groups.values()), key=lambda each: each[0])
+
+
+def _count(ordered: list[tuple[float, list[Structure]]], border: float, most: float) -> int:
+    """Groups below the border with at most so many structures in all, but at least one group."""
+    num, size = 0, 0
+    for number, group in ordered:
+        size += len(group)
+        if num and (number >= border or size > most):
+            break
+        num += 1
+    return num
+
+
 def _own(parts: SiteStructures, selection: StructureSelection) -> list[Structure]:
-    kept = parts if selection.held_out == "own" else parts[:1]
+    kept = parts if selection.held_out is None else parts[:1]
     return [structure for part in kept for structure in part]
 
 

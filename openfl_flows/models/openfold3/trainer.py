@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from openfold3.core.utils.tensor_utils import tensor_tree_map
 from openfold3.projects.of3_all_atom.runner import OpenFold3AllAtom
 from pydantic import ConfigDict
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from openfl_flows.models.openfold3.randomness import seeded
 from openfl_flows.models.openfold3.samples import Batch
+from openfl_flows.models.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,8 @@ class OpenFold3Trainer:
         optimization: How.
         accumulate: Samples that this process contributes to an optimizer step.
         bfloat16: Autocast on a GPU, as Lightning's ``bf16-mixed``.
+        ranks: The processes that take each step together. They hold equal modules, and no buckets
+            beside them: what is summed between them is the accumulators.
     """
 
     def __init__(
@@ -102,18 +104,19 @@ class OpenFold3Trainer:
         *,
         accumulate: int,
         bfloat16: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         if module.grad_manager is None:
             raise ValueError("network.custom turns off per-sample clipping, expected it on")
         optimization.applied_to(module.config.settings)
         made = module.configure_optimizers()
-        self._module, self._bfloat16 = module, bfloat16
+        self._module, self._bfloat16, self._ranks = module, bfloat16, ranks
         self._optimizer = made["optimizer"]
         self._schedule = made["lr_scheduler"]["scheduler"]
         self._gradients = module.grad_manager
         self._gradients.max_grad_norm = optimization.clip
         self._gradients.accumulate_grad_batches = accumulate
-        self._gradients.setup(model=module.model, trainer=_Lead(self), logger=None)
+        self._gradients.setup(model=module.model, trainer=_Lead(self, ranks), logger=None)
         module._identify_confidence_params()
 
     @property
@@ -143,35 +146,56 @@ class OpenFold3Trainer:
         """One optimizer step on samples, each with the seed of its recycles, noise and dropout.
 
         Args:
-            batches: This process's samples, as many as it accumulates.
+            batches: This process's samples, as many as it accumulates: its share of the step's.
 
         Returns:
-            Every sample's loss by term; the error of a sample that took no part, because OpenFold3
-            turned off all its losses.
+            Every sample's loss by term, of all processes in the order of samples; the error of a
+            sample that took no part, because OpenFold3 turned off all its losses.
 
         Raises:
             ValueError: A loss is not finite.
         """
         self._module.train()
-        results: list[dict[str, float] | LossesOffError] = []
         try:
-            for batch, seed in batches:
-                self._optimizer.zero_grad()
-                try:
-                    loss, terms, weights = self.loss(batch, seed)
-                except LossesOffError as error:
-                    results.append(error)
-                    continue
-                loss.backward()  # type: ignore[no-untyped-call]
-                disabled = self._module._get_sample_disabled_param_names(weights)
-                self._gradients.clip_and_accumulate(disabled_params=disabled)
-                results.append(terms)
-            self._gradients.sync_and_average_grads()
+            results = self._ranks.in_order(
+                lambda: [self._accumulated(batch, seed) for batch, seed in batches]
+            )
+            self._average()
             self._optimizer.step()
             self._schedule.step()
         finally:
             self._gradients.reset_accumulator()
         return results
+
+    def _accumulated(self, batch: Batch, seed: int) -> dict[str, float] | LossesOffError:
+        self._optimizer.zero_grad()
+        try:
+            loss, terms, weights = self.loss(batch, seed)
+        except LossesOffError as error:
+            return error
+        loss.backward()  # type: ignore[no-untyped-call]
+        disabled = self._module._get_sample_disabled_param_names(weights)
+        self._gradients.clip_and_accumulate(disabled_params=disabled)
+        return terms
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Make the mean of each parameter's gradients its gradient.
+
+        OpenFold3's own way makes two copies more, to sum over ranks. Of one process, the sums are
+        divided where they are, with the same result to the last bit.
+        """
+        gradients = self._gradients
+        if self._ranks.size > 1:
+            with self._ranks.summing():
+                gradients.sync_and_average_grads()
+            return
+        for name, parameter in gradients._params_to_update.items():
+            parameter.grad = gradients.grad_accumulator[name]
+            count = gradients.parameter_participation_counts.get(name, 0)
+            if count > 1:
+                # A number that is not a tensor would be multiplied by its reciprocal on a GPU.
+                parameter.grad.div_(torch.tensor(count, device=parameter.device))
 
     @torch.no_grad()
     def measure(self, batch: Batch, seed: int) -> dict[str, float]:
@@ -224,16 +248,10 @@ class _Lead:
 
     global_rank = 0
 
-    def __init__(self, trainer: OpenFold3Trainer) -> None:
+    def __init__(self, trainer: OpenFold3Trainer, ranks: Ranks) -> None:
         self._trainer = trainer
-        self.strategy = SimpleNamespace(reduce=_summed)
+        self.strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: ranks.summed(tensor))
 
     @property
     def global_step(self) -> int:
         return self._trainer.step
-
-
-def _summed(tensor: Tensor, reduce_op: Any = None) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor, op=reduce_op)
-    return tensor

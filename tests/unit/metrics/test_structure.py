@@ -10,7 +10,9 @@ import pytest
 import torch
 from biotite.structure import Atom, AtomArray, BondList, BondType, array
 from openfold3.core.data.framework.data_module import openfold_batch_collator
+from openfold3.core.data.io.structure.cif import write_structure
 from openfold3.core.data.resources.residues import MoleculeType
+from openfold3.core.metrics.alignment import Structure, ligand_pose_metrics
 from openfold3.core.utils.permutation_alignment import safe_multi_chain_permutation_alignment
 from openfold3.core.utils.tensor_utils import tensor_tree_map
 from scipy.spatial.transform import Rotation
@@ -209,6 +211,27 @@ def test_toluene_flipped_is_toluene_and_toluene_moved_is_not(lysozyme):
     assert moved["lddt_intra_protein"].value == pytest.approx(1, abs=1e-6)
     assert moved["lddt_intra_ligand"].value == pytest.approx(1, abs=1e-6)
     assert moved["lddt_inter_protein_ligand"].value < 0.9
+
+
+def test_a_pose_is_as_far_as_openfold3_says_of_the_files(lysozyme, tmp_path):
+    atoms = lysozyme[1][np.isin(lysozyme[1].res_name, ["MBN", "BME"], invert=True)]
+    atoms += lysozyme[1][lysozyme[1].res_name == "MBN"]
+    atoms = atoms[~np.isnan(atoms.coord).any(axis=1)]
+    toluene = atoms.res_name == "MBN"
+    moved = atoms.copy()
+    moved.coord[toluene] += np.random.default_rng(5).normal(0, 2, (toluene.sum(), 3))
+    found = ligand_rmsds(atoms, *(a.coord[None] for a in (moved, atoms)), np.ones((1, len(atoms))))
+    for name, written in (("moved", moved), ("true", atoms)):
+        write_structure(written.copy(), tmp_path / f"{name}.cif")
+    pose = ligand_pose_metrics(
+        *(Structure.from_cif(tmp_path / f"{name}.cif") for name in ("moved", "true")),
+        ref_chains=["1"],
+        pred_ligand_chain=str(atoms.chain_id[toluene][0]),
+        ref_ligand_chain=str(atoms.chain_id[toluene][0]),
+    )
+    assert pose.n_symmetry_mappings == 2
+    assert float(found[0, 0]) == pytest.approx(pose.rmsd, abs=2e-3)
+    assert pose.rmsd > 1
 
 
 def test_the_first_is_the_most_confident_and_the_best_the_best(lysozyme):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from openfl_flows.data import make_structure_sample as script
+from openfl_flows.data.structures.prepare import Preparation, prepare
 from openfl_flows.data.structures.select import SAMPLE, StructureSelection, read_structures
+from openfl_flows.data.structures.set import StructureSet
 
 ENTRIES = SAMPLE.parent / "entries"
 
@@ -114,3 +116,16 @@ def test_a_chain_that_is_not_there_is_named(published) -> None:
     of = script.Excerpt(name="1ubq", entry="1ubq", chains="AX")
     with pytest.raises(ValueError, match=r"no chain \['X'\]"):
         script.cut(script.read_entry(published, "1ubq"), of)
+
+
+def test_the_prepared_set_is_what_the_command_makes_of_the_entries(tmp_path) -> None:
+    prepare(Preparation(source=ENTRIES, target=tmp_path / "set", workers=1))
+    made, shipped = StructureSet.open(tmp_path / "set"), StructureSelection().open()
+    assert made.cache == shipped.cache
+    assert (made.folder / "set.json").read_text() == (shipped.folder / "set.json").read_text()
+    for name in shipped.structures:
+        file = Path("structure_files") / name / f"{name}.npz"
+        with np.load(made.folder / file) as one, np.load(shipped.folder / file) as two:
+            assert set(one.files) == set(two.files)
+            for key in one.files:
+                np.testing.assert_array_equal(one[key], two[key], err_msg=f"{name} {key}")

@@ -27,10 +27,20 @@ CONFIG = OpenFold3Config(rollout_steps=10, rollout_samples=2, num_recycles=0, ms
 SEQUENCE = "MQIFVKTLTGKTITLEVEPS"
 
 
+def weights(seed: int) -> State:
+    """OpenFold3 begins with outputs of zero, whatever the seed; these are of no beginning."""
+    torch.set_num_threads(1)
+    model = build(CONFIG, seed=seed).model
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=noise))
+    return network_state(model)
+
+
 @pytest.fixture(scope="module")
 def state() -> State:
-    torch.set_num_threads(1)
-    return network_state(build(CONFIG, seed=0).model)
+    return weights(0)
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +118,16 @@ def test_the_command_writes_structures_and_a_page(checkpoint, offline, tmp_path,
 
 def test_a_run_predicts_with_its_own_weights_or_their_average(state, offline, tmp_path, capsys):
     config = compose(["experiment=of3_demo", "model.network.num_recycles=0"])
-    average = State({name: 0.9 * array for name, array in state.items()})
+    average = weights(1)
     made = Checkpoint(model=state, join_state=State({}), average=average)
     run = RunDirectory.create(tmp_path / "run", config=config, initial=made)
     run.finish({})
     asked = ["--sequence", SEQUENCE, "--samples", "1"]
     written = {}
-    for weights in ("model", "ema"):
-        assert main(["predict", str(run.path), *asked, "--weights", weights]) == 0
+    for which in ("model", "ema"):
+        assert main(["predict", str(run.path), *asked, "--weights", which]) == 0
         (file,) = (run.path / "predictions").glob("prediction/seed_42/*_model.cif")
-        written[weights] = file.read_bytes()
+        written[which] = file.read_bytes()
     assert written["model"] != written["ema"]
     assert "1 to predict, 1 times in 10 steps" in capsys.readouterr().out
 
