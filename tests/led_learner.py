@@ -5,6 +5,7 @@ Its sums are of small integers, so that they do not depend on who adds what.
 
 import argparse
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -121,6 +122,6 @@ def main() -> None:
     def run() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         said = drive(options.out, options.rounds, fail=options.fail, pause=options.pause)
-        print(json.dumps(said), flush=True)
+        sys.stdout.write(json.dumps(said))
 
     raise SystemExit(reporting_errors(run))

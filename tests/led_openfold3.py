@@ -40,7 +40,7 @@ def recipe(folder: Path, accumulate: int) -> partial[OpenFold3Learner]:
     structures = ("1ubq", "2q2k", "7l39")
     training = OpenFold3Training(
         accumulate=accumulate,
-        optimization=Optimization(lr=1e-3, warmup_steps=2),
+        optimization=Optimization(lr=1e-3, warmup_steps=1),
         crops=Crops(tokens=24),
         validation_crops=3,
     )
@@ -61,7 +61,7 @@ def trained(learner: Learner, steps: int, out: Path) -> dict[str, Any]:
 def train_in_one_go(folder: Path, accumulate: int, out: Path) -> dict[str, Any]:
     learner = led(recipe(folder, accumulate))
     learner.receive(network_state(build(OpenFold3Config(**TINY), seed=0).model))
-    return trained(learner, STEPS, out / "once.safetensors")
+    return trained(learner, STEPS, out / "model.safetensors")
 
 
 def train_with_a_restart(folder: Path, accumulate: int, out: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def train_with_a_restart(folder: Path, accumulate: int, out: Path) -> dict[str, 
     learner = led(recipe(folder, accumulate))
     learner.receive(model)
     learner.restore(torch.load(out / "local.pt", weights_only=True))
-    return trained(learner, 1, out / "again.safetensors")
+    return trained(learner, 1, out / "model.safetensors")
 
 
 def main() -> None:
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("accumulate", type=int)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--restart", action="store_true")
     options = vars(parser.parse_args())
-    said = {"once": train_in_one_go(**options), "again": train_with_a_restart(**options)}
-    (options["out"] / "said.json").write_text(json.dumps(said))
+    train = train_with_a_restart if options.pop("restart") else train_in_one_go
+    (options["out"] / "said.json").write_text(json.dumps(train(**options)))

@@ -1,6 +1,7 @@
-"""Files of structures with defects, made of sound ones: what the pre-flight must catch or repair."""
+"""Files of structures with defects, made of sound ones, for the pre-flight to catch or repair."""
 
 import gzip
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def with_values(
 
 def recoded(block: gemmi.cif.Block, old: str, new: str, *, bonds: bool) -> gemmi.cif.Block:
     """The block with a component under another code, with or without its definition."""
-    text = block.as_string().replace(f" {old} ", f" {new} ")
+    text = re.sub(rf"\b{old}\b", new, block.as_string())
     renamed = gemmi.cif.read_string(text).sole_block()
     return renamed if bonds else without(renamed, "_chem_comp_atom.", "_chem_comp_bond.")
 
@@ -94,7 +95,9 @@ def with_ligand(
     return structure
 
 
-def write_pdb(structure: gemmi.Structure, file: Path, *, change: Callable[[str], str] = str) -> None:
+def write_pdb(
+    structure: gemmi.Structure, file: Path, *, change: Callable[[str], str] = str
+) -> None:
     """Write PDB format; ``change`` changes its text."""
     options = gemmi.PdbWriteOptions()
     file.write_text(change(structure.make_pdb_string(options)))

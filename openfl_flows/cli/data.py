@@ -12,7 +12,7 @@ def add_data(commands: Any) -> None:
     actions = commands.add_parser("data", help=text, description=text).add_subparsers(
         metavar="ACTION", required=True
     )
-    text = "structures (mmCIF, PDB) to a set that OpenFold3 trains from, each accepted, repaired or refused"
+    text = "mmCIF or PDB files to a set for OpenFold3: each is accepted, repaired or refused"
     command = actions.add_parser("prepare", help=text, description=text)
     command.add_argument("source", metavar="IN", type=Path, help="folder of .cif, .pdb, .ent [.gz]")
     command.add_argument("target", metavar="OUT", type=Path, help="folder of the set")

@@ -7,9 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from openfold3.projects.of3_all_atom.config.dataset_config_components import LossConfig
 from pydantic import ConfigDict
 
-from openfl_flows.data.structures.select import StructureSelection, read_structures, select
+from openfl_flows.data.structures.select import (
+    Structure,
+    StructureSelection,
+    read_structures,
+    select,
+)
 from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.data.structures.sites import (
     SiteStructures,
@@ -94,7 +100,7 @@ class OpenFold3Task:
 
     def evaluate(self, state: State, folder: Path) -> Means:
         """Write predictions of test structures beside their truth, as mmCIF."""
-        ids = _ids(pool(list(self._dealt.values())).test)[: self.predictions]
+        ids = self._ids(pool(list(self._dealt.values())).test)[: self.predictions]
         if not ids:
             return {}
         module = build(self.network).to(self.training.device)
@@ -139,7 +145,7 @@ class OpenFold3Task:
         """
         check_site(site, self.sites)
         parts = self._dealt[site]
-        self._set.copy([name for part in parts for name in _ids(part)], folder)
+        self._set.copy([structure.name for part in parts for structure in part], folder)
 
     def load_checkpoint(self, path: Path) -> State:
         """A model of this package, a public checkpoint of OpenFold3, or one of Lightning.
@@ -162,7 +168,7 @@ class OpenFold3Task:
         return self.data.open()
 
     @cached_property
-    def _chosen(self) -> tuple[Any, ...]:
+    def _chosen(self) -> tuple[Structure, ...]:
         return select(read_structures(self._set), self.data)
 
     @cached_property
@@ -170,11 +176,26 @@ class OpenFold3Task:
         return deal(self._chosen, self.sites, self.data, self.seed)
 
     def _learner(self, parts: SiteStructures, site: str) -> OpenFold3Learner:
-        train, val, test = (_ids(part) for part in parts)
+        train, val, test = (self._ids(part) for part in parts)
+        for name, ids in (("training", train), ("validation", val)):
+            if not ids:
+                raise ValueError(
+                    f"network.stage=confidence: site {site!r} has no {name} structure with a "
+                    "resolution of 0.1 to 4 Å, on which OpenFold3 trains confidence"
+                )
         data = OpenFold3Data(structures=self._set, train=train, val=val, test=test)
         seed = derived_seed(self.seed, "site", site)
         return OpenFold3Learner(self.network, self.training, data, seed=seed)
 
-
-def _ids(structures: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(structure.name for structure in structures)
+    def _ids(self, structures: tuple[Structure, ...]) -> tuple[str, ...]:
+        """Names of those that the stage trains on: confidence needs a good resolution."""
+        names = tuple(structure.name for structure in structures)
+        if self.network.stage == "structure":
+            return names
+        limits = LossConfig()
+        resolutions = {name: self._set.structures[name]["resolution"] for name in names}
+        return tuple(
+            name
+            for name, found in resolutions.items()
+            if found is not None and limits.min_resolution <= found <= limits.max_resolution
+        )

@@ -29,13 +29,14 @@ STOCK_TASKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What one round of five sites costs the aggregator.
+    """What one round costs the aggregator.
 
     Attributes:
         results_seconds: CPU seconds for taking all results and ending the round.
         serving_seconds: CPU seconds for serving the model to all sites.
         calls: Calls of one site, by name.
         model_bytes: Of the model.
+        largest_message: Bytes of the largest message, either way.
         peak_bytes: Peak resident memory of the process, sites included.
     """
 
@@ -43,15 +44,19 @@ class Scale:
     serving_seconds: float
     calls: dict[str, int]
     model_bytes: int
+    largest_message: int
     peak_bytes: int
 
 
-def measure_scale(kind: str, tensors: int, megabytes: float) -> Scale:
+def measure_scale(
+    kind: str, tensors: int, megabytes: float, sites: tuple[str, ...] = SITES
+) -> Scale:
     """Measure ``ours`` or ``stock`` in a process of its own, with OpenFold3's shapes.
 
     Ours is measured in its third round; OpenFL's in its first, when its database is smallest.
     """
-    code = f"from tests.bench.federation_scale import run; run({kind!r}, {tensors}, {megabytes})"
+    arguments = f"{kind!r}, {tensors}, {megabytes}, {sites!r}"
+    code = f"from tests.bench.federation_scale import run; run({arguments})"
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +84,7 @@ def full_size_calls() -> int:
     return 1 + len(bucket_names(spec)) + len(TASKS)
 
 
-def run(kind: str, tensors: int, megabytes: float) -> None:
+def run(kind: str, tensors: int, megabytes: float, names: tuple[str, ...]) -> None:
     """Run some rounds in this process and print what the last one cost."""
     from openfl_flows.ops.memory import peak_rss_bytes
 
@@ -88,7 +93,7 @@ def run(kind: str, tensors: int, megabytes: float) -> None:
     make = _ours if kind == "ours" else _stock
     model = {"tensors": tensors, "megabytes": megabytes, "openfold3": True}
     rounds = 3 if kind == "ours" else 1
-    aggregator, sites = make(model, rounds, meter)
+    aggregator, sites = make(model, names, rounds, meter)
     for round_ in range(rounds):
         meter.clear()
         for site in sites:
@@ -102,6 +107,7 @@ def run(kind: str, tensors: int, megabytes: float) -> None:
         "serving_seconds": meter.seconds["GetAggregatedTensor"],
         "calls": {name: count // len(sites) for name, count in meter.calls.items()},
         "model_bytes": meter.model_bytes,
+        "largest_message": meter.largest_message,
         "peak_bytes": peak_rss_bytes(),
     }
     sys.stdout.write("\n" + json.dumps(scale) + "\n")
@@ -117,21 +123,24 @@ class Meter:
     def clear(self) -> None:
         self.calls: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
-        self.model_bytes = 0
+        self.model_bytes = self.largest_message = 0
 
     def __getattr__(self, name: str) -> Callable[[Any], Any]:
         def call(request: Any) -> Any:
             # A stream is serialized by the site.
+            sent = [request]
             if name == "SendLocalTaskResults":
-                chunks = list(request)
-                self.model_bytes = max(self.model_bytes, sum(chunk.size for chunk in chunks))
-                request = iter(chunks)
+                sent = list(request)
+                self.model_bytes = max(self.model_bytes, sum(chunk.size for chunk in sent))
+                request = iter(sent)
             began = time.process_time()
             answer = getattr(self.server, name)(request, None)
             if name == "GetAggregatedTensor":
                 answer.SerializeToString()
             self.seconds[name] += time.process_time() - began
             self.calls[name] += 1
+            largest = max(message.ByteSize() for message in (*sent, answer))
+            self.largest_message = max(self.largest_message, largest)
             return answer
 
         return call
@@ -150,7 +159,9 @@ class Shelf:
         self._arrays.update(arrays)
 
 
-def _ours(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[Any]]:
+def _ours(
+    model: dict[str, Any], names: tuple[str, ...], rounds: int, meter: Meter
+) -> tuple[Any, list[Any]]:
     from openfl.federated import Plan
 
     from openfl_flows.taskrunner.loader import SiteData
@@ -159,7 +170,7 @@ def _ours(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[A
     from tests.bench.federation_parties import export
 
     workspace = Path.cwd() / "workspace"
-    export(workspace, sites=len(SITES), rounds=rounds, join="fedavg", **model)
+    export(workspace, sites=len(names), rounds=rounds, join="fedavg", **model)
     os.chdir(workspace)
     plan = Plan.parse(
         plan_config_path=Path("plan/plan.yaml"), cols_config_path=Path("plan/cols.yaml")
@@ -172,24 +183,26 @@ def _ours(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[A
             LearnerTaskRunner(data_loader=SiteData(f"data/{name}"), experiment=experiment),
             {task: {"function": task, "kwargs": {}} for task in TASKS}, ExactPipeline(),
         )
-        for name in SITES
+        for name in names
     ]  # fmt: skip
     return aggregator, sites
 
 
-def _stock(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[Any]]:
+def _stock(
+    model: dict[str, Any], names: tuple[str, ...], rounds: int, meter: Meter
+) -> tuple[Any, list[Any]]:
     from openfl.interface.aggregation_functions import WeightedAverage
     from openfl.pipelines import NoCompressionPipeline
 
     from tests.bench.federation_models import StockData, StockRunner
     from tests.openfl_own import openfl_aggregator
 
-    runners = [StockRunner(data_loader=StockData(), **model) for _ in SITES]
+    runners = [StockRunner(data_loader=StockData(), **model) for _ in names]
     for runner in runners:
         runner.initialize_tensorkeys_for_functions()
     aggregator = openfl_aggregator(
         runners[0].get_tensor_dict(False),
-        sites=SITES,
+        sites=names,
         tasks=dict.fromkeys(TASKS, WeightedAverage()),
         rounds=rounds,
         pipeline=NoCompressionPipeline(),
@@ -197,7 +210,7 @@ def _stock(model: dict[str, Any], rounds: int, meter: Meter) -> tuple[Any, list[
     )
     sites = [
         _site(meter, aggregator, name, runner, STOCK_TASKS, NoCompressionPipeline())
-        for name, runner in zip(SITES, runners, strict=True)
+        for name, runner in zip(names, runners, strict=True)
     ]
     return aggregator, sites
 

@@ -92,9 +92,8 @@ def write_alignment(sequence: str, kind: str, alignments: Sequence[Alignment], f
     if file.is_file():
         return name
     arrays = _parsed(chosen) if chosen else {QUERY_ONLY: _query_only(sequence)}
-    with replacing(file) as temporary:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     return name
 
 

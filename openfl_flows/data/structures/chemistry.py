@@ -170,7 +170,9 @@ class Chemist:
         """The molecule that ``_chem_comp_atom`` and ``_chem_comp_bond`` of the file make."""
         if self.block is None:
             return None
-        atoms = self.block.find("_chem_comp_atom.", ["comp_id", "atom_id", "type_symbol", "?charge"])
+        atoms = self.block.find(
+            "_chem_comp_atom.", ["comp_id", "atom_id", "type_symbol", "?charge"]
+        )
         bonds = self.block.find(
             "_chem_comp_bond.", ["comp_id", "atom_id_1", "atom_id_2", "value_order"]
         )

@@ -15,18 +15,17 @@ from pathlib import Path
 
 from biotite.structure.info.ccd import get_from_ccd
 from biotite.structure.io.pdbx import CIFBlock, CIFCategory, CIFColumn
+from openfold3.core.data.resources.residues import STANDARD_RESIDUES_3
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem.rdDistGeom import EmbedMolecule
 
 from openfl_flows.atomic import write_json
 
-STANDARD = tuple(
-    ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL", "UNK", "A", "C", "G", "U", "N", "DA", "DC", "DG", "DT", "DN"]
-)
+STANDARD = tuple(STANDARD_RESIDUES_3)
 """Residues of which OpenFold3 wants a reference in every set, whatever its structures hold."""
 
 RESERVED = frozenset({"LIG", "DRG", "INH", "UNL", "UNX", *(f"{i:02d}" for i in range(1, 100))})
-"""Codes that stand for any molecule: wwPDB keeps 01 to 99, DRG, INH and LIG for ligands that have no
+"""Codes that stand for any molecule: wwPDB keeps 01 to 99, DRG, INH and LIG for ligands without a
 code yet (its news of September 2023); UNL and UNX are its unknown ligand and unknown atom."""
 
 _CATEGORIES = ("chem_comp", "chem_comp_atom", "chem_comp_bond")
@@ -115,7 +114,9 @@ def own_component(molecule: Chem.Mol, registry: Path) -> tuple[Component, tuple[
     code = _claimed_code(canonical_smiles(molecule), registry)
     ranks = list(Chem.CanonicalRankAtoms(molecule, breakTies=True))
     symbols = [atom.GetSymbol() for atom in molecule.GetAtoms()]
-    names = tuple(f"{symbol.upper()}{rank + 1}" for symbol, rank in zip(symbols, ranks, strict=True))
+    names = tuple(
+        f"{symbol.upper()}{rank + 1}" for symbol, rank in zip(symbols, ranks, strict=True)
+    )
     order = sorted(range(len(ranks)), key=ranks.__getitem__)
     sorted_names = [names[i] for i in order]
     with_hydrogens = Chem.AddHs(
@@ -156,7 +157,7 @@ def _claimed_code(smiles: str, registry: Path) -> str:
 def _block(code: str, molecule: Chem.Mol, heavy_names: list[str]) -> CIFBlock:
     """The mmCIF of a molecule with explicit hydrogens after its heavy atoms."""
     embedded = Chem.Mol(molecule)
-    ideal = AllChem.EmbedMolecule(embedded, randomSeed=1) == 0
+    ideal = EmbedMolecule(embedded, randomSeed=1) == 0
     # Where no conformer can be embedded the given coordinates still tell the stereochemistry; the
     # flag keeps them from becoming the reference conformer, which would give the answer away.
     shown = embedded if ideal else molecule

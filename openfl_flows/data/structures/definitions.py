@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 
 COLUMNS = ("structure", "code", "smiles")
 """Columns of the table; an empty ``structure`` stands for all structures."""
@@ -38,13 +38,10 @@ class Definitions:
                 return self.by_key[key]
         return None
 
-    def relevant(self, structure: str) -> list[tuple[str, str]]:
-        """Code and SMILES of all definitions that could apply to a structure, to be digested."""
-        return sorted(
-            (code, Chem.MolToSmiles(definition.molecule))
-            for (name, code), definition in self.by_key.items()
-            if name in (None, structure)
-        )
+    def relevant(self, structure: str, codes: Iterable[str]) -> dict[str, str]:
+        """SMILES by code of the definitions that apply to some ligands of a structure."""
+        found = {code: self.find(structure, code) for code in sorted(set(codes))}
+        return {c: Chem.MolToSmiles(d.molecule) for c, d in found.items() if d is not None}
 
     def unused(self, used: Iterable[str]) -> list[str]:
         """Origins of the definitions that are not among ``used``."""
@@ -106,7 +103,8 @@ def _smiles_table(file: Path) -> Iterable[tuple[str, str, Definition]]:
 
 
 def _parsed(smiles: str) -> Any:
-    with _quiet():
+    # RDKit's own message names no file; ours does.
+    with rdBase.BlockLogs():
         return Chem.MolFromSmiles(smiles) if smiles else None
 
 
@@ -118,13 +116,3 @@ def _definition(molecule: Chem.Mol | None, origin: str) -> Definition:
         raise ValueError(f"{origin}: has several fragments, expected one, without counter-ions")
     heavy.RemoveAllConformers()
     return Definition(molecule=heavy, origin=origin)
-
-
-class _quiet:
-    """RDKit's own messages name no file; ours do."""
-
-    def __enter__(self) -> None:
-        RDLogger.DisableLog("rdApp.*")
-
-    def __exit__(self, *_: object) -> None:
-        RDLogger.EnableLog("rdApp.*")

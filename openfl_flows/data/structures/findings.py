@@ -1,4 +1,4 @@
-"""What a pre-flight can find in a structure: kinds that may be counted, lines that stay at the site."""
+"""What a pre-flight finds in structures: kinds that may be counted, lines that stay at the site."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -7,16 +7,12 @@ A pair of atoms is bonded by its distance where that is below the sum of the cov
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import gemmi
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
 
 _TABLE = Chem.GetPeriodicTable()
-
-METALS = frozenset(
-    ["LI", "BE", "NA", "MG", "AL", "K", "CA", "SC", "TI", "V", "CR", "MN", "FE", "CO", "NI", "CU", "ZN", "GA", "RB", "SR", "Y", "ZR", "NB", "MO", "TC", "RU", "RH", "PD", "AG", "CD", "IN", "SN", "CS", "BA", "LA", "CE", "PR", "ND", "PM", "SM", "EU", "GD", "TB", "DY", "HO", "ER", "TM", "YB", "LU", "HF", "TA", "W", "RE", "OS", "IR", "PT", "AU", "HG", "TL", "PB", "BI", "TH", "U"]
-)
-"""Elements whose contacts are no covalent bonds, so that distances decide nothing about them."""
 
 TOLERANCE = 0.45
 _SURE = 0.2
@@ -59,8 +55,14 @@ class Residue:
         return Residue(
             chain=self.chain, number=self.number, code=self.code, subchain=self.subchain,
             xyz=self.xyz[keep],
-            names=tuple(self.names[i] for i in keep), elements=tuple(self.elements[i] for i in keep),
+            names=tuple(self.names[i] for i in keep),
+            elements=tuple(self.elements[i] for i in keep),
         )  # fmt: skip
+
+
+def is_metal(element: str) -> bool:
+    """Whether contacts of an element are no covalent bonds, so that distances decide nothing."""
+    return bool(gemmi.Element(element).is_metal)
 
 
 def radii(elements: Iterable[str]) -> NDArray[np.float64]:
@@ -78,7 +80,7 @@ def perceived_bonds(residue: Residue, tolerance: float = TOLERANCE) -> set[tuple
     """Pairs of atoms at bonding distance, metals left out."""
     radius = radii(residue.elements)
     near = distances(residue.xyz, residue.xyz) < radius[:, None] + radius + tolerance
-    covalent = np.array([element not in METALS for element in residue.elements])
+    covalent = np.array([not is_metal(element) for element in residue.elements])
     near &= covalent[:, None] & covalent
     return {(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)}
 
@@ -100,7 +102,7 @@ def contradictions(residue: Residue, bonds: Iterable[tuple[int, int]]) -> list[s
         f"{residue.names[i]}-{residue.names[j]} are bonded but {apart[i, j]:.2f} A apart"
         for i, j in sorted(given)
         if apart[i, j] > radius[i] + radius[j] + _BROKEN
-        and not METALS & {residue.elements[i], residue.elements[j]}
+        and not (is_metal(residue.elements[i]) or is_metal(residue.elements[j]))
     ]
     near = perceived_bonds(residue, _SURE) - given
     return wrong + [

@@ -27,7 +27,9 @@ def method(source: Source, file: str) -> tuple[str, list[Finding]]:
     return taken, [Finding(kind="method", text=text)]
 
 
-def release_date(source: Source, default: str | None, file: str) -> tuple[str | None, list[Finding]]:
+def release_date(
+    source: Source, default: str | None, file: str
+) -> tuple[str | None, list[Finding]]:
     """The release date, or the reasons why there is none.
 
     Args:
@@ -50,7 +52,10 @@ def release_date(source: Source, default: str | None, file: str) -> tuple[str | 
             return good[0], [Finding(kind="release_date", text=text)]
     key = "_pdbx_database_status.recvd_initial_deposition_date"
     good = tables.valid_dates([deposited[key]] if key in deposited else [])
-    for found, where in ((good, "its date of deposition"), ([default] if default else [], "--date")):
+    for found, where in (
+        (good, "its date of deposition"),
+        ([default] if default else [], "--date"),
+    ):
         if found:
             text = f"{file}: no release date, taken {found[0]} from {where}"
             return found[0], [Finding(kind="release_date", text=text)]
@@ -72,13 +77,15 @@ def limits(structure: gemmi.Structure, resolution: float | None, file: str) -> l
 
 
 def keep_first_assembly(block: gemmi.cif.Block, file: str) -> list[Finding]:
-    """Drop assemblies where none is called 1, which is the one that OpenFold3 takes."""
-    names = tables.values(block, "_pdbx_struct_assembly_gen.assembly_id")
-    if not names or "1" in names:
+    """Drop assemblies where none is called 1, which OpenFold3 takes, or it has other chains."""
+    table = block.find("_pdbx_struct_assembly_gen.", ["assembly_id", "asym_id_list"])
+    names = [row.str(0) for row in table]
+    inside = {name for row in table if row.str(0) == "1" for name in row.str(1).split(",")}
+    if not names or inside & {*tables.values(block, "_atom_site.label_asym_id")}:
         return []
     for category in tables.ASSEMBLY:
         block.find_mmcif_category(category).erase()
-    text = f"{file}: no assembly 1 among {', '.join(names[:3])}, all chains taken as they are"
+    text = f"{file}: no assembly 1 of its chains among {', '.join(names[:3])}, all chains taken"
     return [Finding(kind="assembly", text=text)]
 
 

@@ -1,11 +1,12 @@
-"""Put a known molecule's bonds on the atoms of a residue, or perceive them where that is certain."""
+"""Put a known molecule's bonds on a residue's atoms, or perceive them where that is certain."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import AllChem, rdDetermineBonds
+from rdkit.Chem import rdDetermineBonds
+from rdkit.Chem.rdDistGeom import EmbedMolecule
 from rdkit.Geometry import Point3D
 
 from openfl_flows.data.structures.geometry import (
@@ -61,9 +62,7 @@ def match(molecule: Chem.Mol, residue: Residue) -> tuple[int, ...]:
     return best
 
 
-def with_coordinates(
-    molecule: Chem.Mol, residue: Residue, matched: Sequence[int]
-) -> Chem.Mol:
+def with_coordinates(molecule: Chem.Mol, residue: Residue, matched: Sequence[int]) -> Chem.Mol:
     """The molecule where the residue is, its open stereochemistry told by the coordinates.
 
     Only for residues that lack no atom.
@@ -157,7 +156,8 @@ def _best(
             return 0.0
         where = {atom: i for i, atom in enumerate(matched)}
         pairs = [(i, j) for i, j in bonds if i in where and j in where]
-        return sum((apart[where[i], where[j]] - lengths[i, j]) ** 2 for i, j in pairs)
+        errors = [apart[where[i], where[j]] - lengths[i, j] for i, j in pairs]
+        return float(np.square(errors).sum())
 
     ordered = sorted(found, key=error)
     if complete:
@@ -175,7 +175,7 @@ def _same_stereo(molecule: Chem.Mol, placed: Chem.Mol) -> bool:
 def _lengths(molecule: Chem.Mol) -> NDArray[np.float64] | None:
     """All distances between heavy atoms in a conformer, Angstrom; None where there is none."""
     with_hydrogens = Chem.AddHs(molecule)
-    if AllChem.EmbedMolecule(with_hydrogens, randomSeed=1) != 0:
+    if EmbedMolecule(with_hydrogens, randomSeed=1) != 0:
         return None
     xyz = with_hydrogens.GetConformer().GetPositions()[: molecule.GetNumAtoms()]
     return distances(xyz, xyz)

@@ -1,10 +1,14 @@
 """Chains of a structure: names of residues and atoms, sequences, entities, label numbers."""
 
+from collections.abc import Sequence
+
 import gemmi
+import numpy as np
+from numpy.typing import NDArray
 
 from openfl_flows.data.structures.components import public_component
 from openfl_flows.data.structures.findings import Finding, Refused
-from openfl_flows.data.structures.geometry import METALS, distances, radii
+from openfl_flows.data.structures.geometry import distances, radii
 from openfl_flows.data.structures.reading import polymer_residues
 
 _FORCE_FIELDS = {
@@ -66,7 +70,9 @@ def complete_entities(structure: gemmi.Structure, file: str) -> list[Finding]:
         entity = structure.get_entity_of(polymer)
         if entity is None or not entity.full_sequence:
             unknown = _sequence_from_residues(structure, polymer, entity)
-            text = f"{file}: chain {chain.name}: no sequence, taken from its {len(polymer)} residues"
+            text = (
+                f"{file}: chain {chain.name}: no sequence, taken from its {len(polymer)} residues"
+            )
             if unknown:
                 text += f", {unknown} missing ones entered as unknown"
             findings.append(Finding(kind="sequence", text=text))
@@ -96,20 +102,14 @@ def undeclared_contacts(structure: gemmi.Structure, file: str) -> list[Finding]:
         for residue in chain
         if not residue.is_water()
         for atom in residue
-        if not atom.is_hydrogen() and atom.element.name.upper() not in METALS
+        if not atom.is_hydrogen() and not atom.element.is_metal
     ]
     inside = [a for a in atoms if a[1].entity_type != gemmi.EntityType.Polymer]
     if not inside:
         return []
-    import numpy as np
-
-    def arrays(some: list[tuple[str, gemmi.Residue, gemmi.Atom]]) -> tuple[object, object]:
-        xyz = np.array([a.pos.tolist() for _, _, a in some])
-        return xyz, radii(a.element.name for _, _, a in some)
-
-    xyz, radius = arrays(atoms)
-    xyz_in, radius_in = arrays(inside)
-    near = distances(xyz_in, xyz) < radius_in[:, None] + radius + _CONTACT  # type: ignore
+    xyz, radius = _points(atoms)
+    xyz_in, radius_in = _points(inside)
+    near = distances(xyz_in, xyz) < radius_in[:, None] + radius + _CONTACT
     found: dict[frozenset[tuple[str, str]], Finding] = {}
     for i, j in zip(*np.nonzero(near), strict=True):
         (chain_a, a, atom_a), (chain_b, b, atom_b) = inside[i], atoms[j]
@@ -128,6 +128,14 @@ def undeclared_contacts(structure: gemmi.Structure, file: str) -> list[Finding]:
     return list(found.values())
 
 
+def _points(
+    atoms: Sequence[tuple[str, gemmi.Residue, gemmi.Atom]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places and covalent radii, Angstrom."""
+    xyz = np.array([atom.pos.tolist() for _, _, atom in atoms])
+    return xyz, radii(atom.element.name for _, _, atom in atoms)
+
+
 def _heavy(code: str) -> set[str]:
     component = public_component(code)
     return set(component.elements) if component else set()
@@ -141,13 +149,13 @@ def _public_name(residue: str, atom: str) -> str:
 def _sequence_from_residues(
     structure: gemmi.Structure, polymer: gemmi.ResidueSpan, entity: gemmi.Entity | None
 ) -> int:
-    """Set the sequence to the residues that are there, gaps in their numbers as unknown residues."""
+    """Set the sequence to the residues that are there; gaps in their numbers are unknown ones."""
     sequence: list[str] = []
     unknown = 0
     previous = None
     for residue in polymer:
         if previous is not None:
-            gap = residue.seqid.num - previous.seqid.num - 1
+            gap = int(residue.seqid.num or 0) - int(previous.seqid.num or 0) - 1
             if 0 < gap <= _LONGEST_GAP and not _linked(previous, residue):
                 sequence += ["UNK" if residue.find_atom("CA", "*") else "N"] * gap
                 unknown += gap
@@ -189,7 +197,7 @@ def _contradicting(structure: gemmi.Structure) -> list[str]:
         for residue in polymer:
             place = residue.label_seq
             names = sequence[place - 1].split(",") if place and place <= len(sequence) else []
-            if residue.name not in names:
+            if place is None or residue.name not in names:
                 there = names[0] if names else "no residue"
                 wrong.append(
                     f"chain {chain.name}: {residue.name} {residue.seqid}, expected {there}"

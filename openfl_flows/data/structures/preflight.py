@@ -22,9 +22,9 @@ from biotite import InvalidFileError
 from biotite.structure import AtomArray, BadStructureError, get_residue_count, get_residue_starts
 from biotite.structure.bonds import BondType
 from biotite.structure.io.pdbx import CIFFile
+from numpy.typing import NDArray
 from openfold3.core.data.io.sequence.fasta import get_chain_id_to_seq_from_fasta
 from openfold3.core.data.io.structure.atom_array import read_atomarray_from_npz
-from numpy.typing import NDArray
 from openfold3.core.data.io.utils import encode_numpy_types
 from openfold3.core.data.pipelines.preprocessing.structure import (
     preprocess_structure_and_write_outputs_of3,
@@ -42,8 +42,8 @@ _TERMINAL = 2
 _ORDERS = {"SING": BondType.SINGLE, "DOUB": BondType.DOUBLE, "TRIP": BondType.TRIPLE}
 
 Trouble = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
-    BadStructureError, InvalidFileError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError, BadStructureError, InvalidFileError,
 )  # fmt: skip
 """What is raised of structures that nobody foresaw; not what a full disk raises."""
 
@@ -197,9 +197,7 @@ def _ligand_difference(ligand: Identified, there: AtomArray) -> str:
     names = Counter(str(name) for name in there.atom_name[resolved])
     if names != Counter(ligand.names):
         return f"it has {names.total()} heavy atoms with coordinates, expected {len(ligand.names)}"
-    elements = {
-        str(n): str(e).upper() for n, e in zip(there.atom_name, there.element, strict=True)
-    }
+    elements = {str(n): str(e).upper() for n, e in zip(there.atom_name, there.element, strict=True)}
     expected = ligand.component.elements
     wrong = [name for name, element in elements.items() if expected.get(name) != element]
     if wrong:

@@ -28,7 +28,13 @@ from openfl_flows.data.structures.definitions import Definitions, read_definitio
 from openfl_flows.data.structures.findings import Finding, Refused, outcome_of
 from openfl_flows.data.structures.preflight import Trouble, preprocess
 from openfl_flows.data.structures.preflight_report import write_reports
-from openfl_flows.data.structures.reading import Input, duplicates, find_inputs, read_source
+from openfl_flows.data.structures.reading import (
+    Input,
+    duplicates,
+    find_inputs,
+    ligands,
+    read_source,
+)
 from openfl_flows.data.structures.references import write_references
 from openfl_flows.data.structures.repair import repair
 from openfl_flows.data.structures.set import CACHE, FORMAT, RECORD
@@ -153,7 +159,7 @@ class Job:
         return self.target / "structure_files" / self.entry.id
 
     def key(self) -> str:
-        """All that the outcome depends on."""
+        """All that the outcome depends on, but for definitions of ligands."""
         depends = {
             "records": _RECORDS,
             "openfold3": version("openfold3"),
@@ -163,7 +169,6 @@ class Job:
             "file": self.entry.path.name,
             "sha256": self.entry.sha256,
             "date": self.date,
-            "definitions": self.definitions.relevant(self.entry.id),
         }
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
@@ -176,6 +181,9 @@ class Job:
         name = self.entry.id
         there = all((self.folder / f"{name}.{kind}").is_file() for kind in ("npz", "fasta"))
         if record["key"] != self.key() or (record["outcome"] != "refused" and not there):
+            return None
+        # A new definition concerns the structures that have such a ligand.
+        if record["definitions"] != self.definitions.relevant(name, record["codes"]):
             return None
         return record
 
@@ -191,8 +199,10 @@ def run_job(job: Job) -> None:
         "key": job.key(), "id": entry.id, "file": entry.path.name, "sha256": entry.sha256,
     }  # fmt: skip
     findings: list[Finding] = []
+    codes: list[str] = []
     try:
         source = read_source(entry.path)
+        codes = sorted({residue.code for residue in ligands(source.structure)})
         chemist = Chemist(
             id=entry.id, file=entry.path.name, definitions=job.definitions, block=source.block,
             registry=work / "codes",
@@ -221,6 +231,8 @@ def run_job(job: Job) -> None:
         text = f"{entry.path.name}: {type(error).__name__}: {error}"
         findings.append(Finding(kind="failed", text=text))
     shutil.rmtree(scratch, ignore_errors=True)
+    record["codes"] = codes
+    record["definitions"] = job.definitions.relevant(entry.id, codes)
     record["outcome"] = outcome_of(findings)
     record["findings"] = [asdict(finding) for finding in findings]
     write_json(job.record, record)
@@ -229,7 +241,8 @@ def run_job(job: Job) -> None:
 def _run(jobs: Sequence[Job], workers: int) -> Iterator[None]:
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
-            yield run_job(job)
+            run_job(job)
+            yield
         return
     # The server of the workers loads the dictionary once; they share its memory.
     context = multiprocessing.get_context("forkserver")
@@ -239,8 +252,8 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[None]:
             yield from pool.map(run_job, jobs)
         except BrokenProcessPool:
             raise ValueError(
-                f"a process died, perhaps for lack of memory: start again with fewer --workers than "
-                f"{workers}; what is prepared is kept"
+                f"a process died, perhaps for lack of memory: start again with fewer --workers "
+                f"than {workers}; what is prepared is kept"
             ) from None
 
 
@@ -286,7 +299,9 @@ def _assemble(
     }
     taken = {sequence for _, sequence in pairs}
     unused = [str(one.path) for one in alignments if one.query not in taken]
-    unused += definitions.unused(o for record in records.values() for o in record.get("origins", ()))
+    unused += definitions.unused(
+        o for record in records.values() for o in record.get("origins", ())
+    )
     proteins = {sequence for kind, sequence in pairs if kind == "PROTEIN"}
     like = cluster_by_similarity(proteins) if preparation.cluster == "mmseqs" else None
     counts = write_reports(target / "preflight", records, unused)

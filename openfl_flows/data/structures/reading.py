@@ -100,6 +100,8 @@ def read_source(file: Path) -> Source:
     alternatives, dropped = _take_most_occupied(structure)
     _refuse_unknown_atoms(structure, file)
     structure.setup_entities()
+    if block is not None:
+        _sequences_from_letters(structure, block)
     return Source(
         structure=structure, block=block, models=models, alternatives=alternatives, rivals=dropped
     )
@@ -168,8 +170,28 @@ def _structure(block: gemmi.cif.Block) -> gemmi.Structure:
     structure.entities.clear()
     for chain in structure[0]:
         for residue in chain:
-            residue.subchain = ""
+            residue.subchain = residue.entity_id = ""
+            residue.entity_type = gemmi.EntityType.Unknown
     return structure
+
+
+def _sequences_from_letters(structure: gemmi.Structure, block: gemmi.cif.Block) -> None:
+    """Sequences of an mmCIF that gives them in one-letter codes alone."""
+    kinds = {"polypeptide(L)": gemmi.ResidueKind.AA, "polyribonucleotide": gemmi.ResidueKind.RNA,
+             "polydeoxyribonucleotide": gemmi.ResidueKind.DNA}  # fmt: skip
+    tags = ["entity_id", "type", "pdbx_seq_one_letter_code", "?pdbx_strand_id"]
+    for row in block.find("_entity_poly.", tags):
+        strands = row.str(3).split(",") if row.has(3) else []
+        chain = next((c for c in structure[0] if c.name in strands), None)
+        entity = structure.get_entity_of(chain.get_polymer()) if chain else None
+        entity = entity or structure.get_entity(row.str(0))
+        if entity is None or entity.full_sequence or row.str(1) not in kinds:
+            continue
+        letters = "".join(row.str(2).split())
+        try:
+            entity.full_sequence = gemmi.expand_one_letter_sequence(letters, kinds[row.str(1)])
+        except (RuntimeError, ValueError):
+            continue
 
 
 def _take_most_occupied(structure: gemmi.Structure) -> tuple[int, int]:

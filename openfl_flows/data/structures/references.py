@@ -1,4 +1,4 @@
-"""Reference molecules of components: the molecular graph and a conformer, as OpenFold3 wants them."""
+"""Reference molecules of components: molecular graph and conformer, as OpenFold3 wants them."""
 
 import json
 import os

@@ -144,7 +144,9 @@ def _notes(entry: Input, source: Source) -> list[Finding]:
     if source.alternatives:
         text = f"{file}: {source.alternatives} residues with alternative locations"
         found.append(Finding(kind="alternative_locations", text=text))
-    unknown = [residue for _, residue in polymer_residues(source.structure) if residue.name == "UNK"]
+    unknown = [
+        residue for _, residue in polymer_residues(source.structure) if residue.name == "UNK"
+    ]
     if unknown:
         text = f"{file}: {len(unknown)} residues of unknown identity"
         found.append(Finding(kind="unknown_residues", text=text))

@@ -8,11 +8,12 @@ import gemmi
 
 from openfl_flows.data.structures.components import Component
 
-KEPT = tuple(
-    "_entry. _atom_site. _cell. _symmetry. _entity. _entity_poly. _entity_poly_seq. _struct_asym. "
-    "_struct_conn. _exptl. _refine. _reflns. _em_3d_reconstruction. _pdbx_audit_revision_history. "
-    "_pdbx_struct_assembly. _pdbx_struct_assembly_gen. _pdbx_struct_oper_list.".split()
-)
+KEPT = (
+    "_entry.", "_atom_site.", "_cell.", "_symmetry.", "_entity.", "_entity_poly.",
+    "_entity_poly_seq.", "_struct_asym.", "_struct_conn.", "_exptl.", "_refine.", "_reflns.",
+    "_em_3d_reconstruction.", "_pdbx_audit_revision_history.", "_pdbx_struct_assembly.",
+    "_pdbx_struct_assembly_gen.", "_pdbx_struct_oper_list.",
+)  # fmt: skip
 """All that is passed on; titles, authors and remarks of a file are not."""
 
 ASSEMBLY = ("_pdbx_struct_assembly.", "_pdbx_struct_assembly_gen.", "_pdbx_struct_oper_list.")

@@ -1,4 +1,4 @@
-"""The dataset cache that OpenFold3 trains from, with clusters that stay when structures are added."""
+"""The dataset cache that OpenFold3 trains from; clusters stay when structures are added."""
 
 import hashlib
 import subprocess
@@ -13,7 +13,10 @@ from openfold3.core.data.primitives.caches.clustering import make_interface_clus
 from openfold3.core.data.primitives.caches.filtering import (
     build_provisional_clustered_dataset_cache,
 )
-from openfold3.core.data.primitives.caches.format import ClusteredDatasetCache, PreprocessingDataCache
+from openfold3.core.data.primitives.caches.format import (
+    ClusteredDatasetCache,
+    PreprocessingDataCache,
+)
 from openfold3.core.data.resources.residues import MoleculeType
 
 from openfl_flows.atomic import replacing, write_json
@@ -83,7 +86,9 @@ def cluster_by_similarity(sequences: set[str], binary: str = "mmseqs") -> dict[s
         except OSError:
             raise ValueError(f"--cluster mmseqs: there is no {binary} to run") from None
         except subprocess.CalledProcessError as error:
-            raise ValueError(f"--cluster mmseqs: it failed: {error.stderr.strip()[-200:]}") from None
+            raise ValueError(
+                f"--cluster mmseqs: it failed: {error.stderr.strip()[-200:]}"
+            ) from None
         rows = (Path(folder) / "result_cluster.tsv").read_text().split()
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return {ordered[int(member)]: ordered[int(first)] for first, member in pairs}

@@ -57,9 +57,9 @@ class Optimization:
         """Refuse what OpenFold3's schedule cannot do."""
         if not self.lr > 0:
             raise ValueError(f"optimization.lr={self.lr}, expected above 0")
-        if not 0 <= self.warmup_steps <= self.decay_after:
+        if not 1 <= self.warmup_steps <= self.decay_after:
             raise ValueError(
-                f"optimization.warmup_steps={self.warmup_steps}, expected 0 to "
+                f"optimization.warmup_steps={self.warmup_steps}, expected 1 to "
                 f"decay_after={self.decay_after}"
             )
         if self.decay_every < 1 or (self.clip is not None and not self.clip > 0):
@@ -118,6 +118,12 @@ class OpenFold3Trainer:
         self._gradients.accumulate_grad_batches = accumulate
         self._gradients.setup(model=module.model, trainer=_Lead(self, ranks), logger=None)
         module._identify_confidence_params()
+        losses = module.config.architecture.loss_module
+        structure = [*losses.diffusion_loss_names, "distogram"]
+        self._terms = [
+            *losses.confidence_loss_names,
+            *([] if losses.train_confidence_only else structure),
+        ]
 
     @property
     def step(self) -> int:
@@ -228,7 +234,7 @@ class OpenFold3Trainer:
         with seeded(seed, module.model), self._precision():
             aligned, output = module.model(moved)
             loss, terms = module.loss(aligned, output, _return_breakdown=True)
-        if not any(bool(weight.any()) for weight in aligned["loss_weights"].values()):
+        if not any(bool(aligned["loss_weights"][term].any()) for term in self._terms):
             raise LossesOffError(
                 f"structure {name}, {batch['preferred_chain_or_interface']}: OpenFold3 turned off "
                 "all its losses, expected prediction and structure to be alignable"
