@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from openfl_flows.atomic import write_json
 from openfl_flows.cli.errors import reporting_errors
 from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
 from openfl_flows.learners.ranks import led
 from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.ranks import ALONE, Ranks
+from openfl_flows.ops.files import load_state, save_state
 from openfl_flows.state import Spec, State
 
 SIZE, PER_STEP, STEPS = 50_000, 4, 3
@@ -97,17 +99,24 @@ def drive(out: Path, rounds: int, **options: Any) -> list[dict[str, Any]]:
     site = Site(
         "north", lambda: led(partial(Descent, **options)), folder=out, budget=Budget(steps=STEPS)
     )
-    model, said = State({"weights": np.zeros(SIZE, np.float32)}), []
+    record = out / "said.json"
+    said: list[dict[str, Any]] = json.loads(record.read_text()) if record.is_file() else []
+    model = State({"weights": np.zeros(SIZE, np.float32)})
     for round_ in range(1, rounds + 1):
-        report, model = site.complete_round(model, round_)
-        validated = site.validate_completed(round_)
-        said.append(
-            {
-                "digest": model.digest(),
-                "loss": report.metrics["loss"].total,
-                "value": validated["value"].total,
-            }
-        )
+        file = out / f"model-{round_}.safetensors"
+        if round_ > len(said):
+            report, update = site.complete_round(model, round_)
+            validated = site.validate_completed(round_)
+            save_state(file, update)
+            said.append(
+                {
+                    "digest": update.digest(),
+                    "loss": report.metrics["loss"].total,
+                    "value": validated["value"].total,
+                }
+            )
+            write_json(record, said)
+        model = load_state(file)
     return said
 
 

@@ -43,8 +43,11 @@ def run(kind: str, options: dict[str, Any]) -> None:
     import torch
 
     import openfl_flows.learners.openfold3  # noqa: F401  before the first phase
+    from openfl_flows.ops.memory import return_freed_memory
 
     torch.set_num_threads(1)
+    if kind in ("site", "aggregator"):
+        return_freed_memory()  # as their processes in a federation do
     with tempfile.TemporaryDirectory(prefix="of3-bench-") as folder:
         phases = Phases()
         figures = KINDS[kind](phases, Path(folder), **options) or {}
@@ -209,7 +212,6 @@ def _aggregator(phases: Phases, folder: Path, sites: int = 5, join: str = "fedav
 
     first = map_state(folder / "global.safetensors")
     assert first.spec == spec
-    phases.__init__()  # type: ignore[misc]
     with phases.phase("create the run"):
         checkpoint = initial_checkpoint(first, recipe, average=ema is not None)
         run_ = RunDirectory.create(folder / "run", config={}, initial=checkpoint)

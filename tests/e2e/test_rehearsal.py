@@ -31,6 +31,13 @@ DIGRESS = (
     *OVERRIDES, "experiment=demo", "federation.sites=2", "federation.rounds=2",
     "federation.epochs=1", "runtime.quiet=true",
 )  # fmt: skip
+OPENFOLD3 = (
+    "experiment=of3_demo", "federation.rounds=2", "federation.steps=2", "runtime.quiet=true",
+    "model.network.diffusion_samples=2", "model.training.crops.tokens=16",
+    "model.training.optimization.warmup_steps=1",
+    "model.training.validation_crops=2", "model.training.validation_rollouts=1",
+    "model.training.test_rollouts=0", "model.predictions=1",
+)  # fmt: skip
 NATIVE = ("model.training.kernels=native", "model.training.precision=bfloat16")
 COMPILED = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
@@ -65,8 +72,18 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
         ((*DIGRESS, "join=diloco", "ema=at_sync"), 2, launch_fx),
         ((*DIGRESS, "join=fedavg"), 2, launch),
         pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=COMPILED),
+        (OPENFOLD3, 2, launch),
+        pytest.param(OPENFOLD3, 2, launch_fx, marks=pytest.mark.slow),
     ],
-    ids=["toy-fedavg-fx", "toy-diloco-ema", "digress-diloco-ema-fx", "digress-fedavg", "native"],
+    ids=[
+        "toy-fedavg-fx",
+        "toy-diloco-ema",
+        "digress-diloco-ema-fx",
+        "digress-fedavg",
+        "native",
+        "openfold3",
+        "openfold3-fx",
+    ],
 )
 def test_a_federation_is_its_simulation(
     plan: tuple[str, ...], rounds: int, start: Launch, tmp_path: Path

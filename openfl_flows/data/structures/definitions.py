@@ -8,6 +8,8 @@ from typing import Any
 
 from rdkit import Chem, rdBase
 
+from openfl_flows.data.structures.reading import plain_name
+
 COLUMNS = ("structure", "code", "smiles")
 """Columns of the table; an empty ``structure`` stands for all structures."""
 
@@ -66,7 +68,7 @@ def read_definitions(path: Path | None) -> Definitions:
         raise ValueError(f"--ligands {path}: expected a .csv table or a folder of .sdf files")
     by_key: dict[tuple[str | None, str], Definition] = {}
     for structure, code, definition in rows:
-        key = (structure.lower() or None, code.upper())
+        key = (plain_name(structure) if structure else None, code.upper())
         if key in by_key:
             raise ValueError(
                 f"{definition.origin}: defines {code} again, already in {by_key[key].origin}"

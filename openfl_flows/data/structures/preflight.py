@@ -30,6 +30,7 @@ from openfold3.core.data.pipelines.preprocessing.structure import (
     preprocess_structure_and_write_outputs_of3,
 )
 from openfold3.core.data.resources.residues import MoleculeType
+from rdkit import rdBase
 
 from openfl_flows.data.structures.chemistry import Identified
 from openfl_flows.data.structures.findings import Finding, Refused
@@ -88,7 +89,7 @@ def preprocess(
     molecules.mkdir(exist_ok=True)
     # RDKit's conformers are seeded from this generator.
     random.seed(derived_seed("reference", name))
-    with _log_lines() as said, warnings.catch_warnings():
+    with _log_lines() as said, warnings.catch_warnings(), rdBase.BlockLogs():
         warnings.simplefilter("ignore")
         try:
             structures, own = preprocess_structure_and_write_outputs_of3(
@@ -106,13 +107,13 @@ def preprocess(
     metadata = structures[name]
     if metadata["status"] != "success":
         text = f"{name}: OpenFold3: {metadata['status']}"
-        raise Refused([Finding(kind="failed", text=text), *_dropped(name, said)])
+        raise Refused([Finding(kind="failed", text=text), *_dropped(name, said, "failed")])
     atoms = read_atomarray_from_npz(folder / name / f"{name}.npz")
     sequences = get_chain_id_to_seq_from_fasta(folder / name / f"{name}.fasta")
     reasons = differences(name, repaired, atoms, sequences)
     reasons += _other_references(name, repaired.ligands, references)
     if reasons:
-        raise Refused([*reasons, *_dropped(name, said)])
+        raise Refused([*reasons, *_dropped(name, said, reasons[0].kind)])
     plain = json.loads(json.dumps([metadata, own], default=encode_numpy_types))
     return Preprocessed(metadata=plain[0], references=plain[1], sequences=sequences)
 
@@ -239,10 +240,10 @@ def _other_references(
     ]
 
 
-def _dropped(name: str, said: list[str]) -> list[Finding]:
+def _dropped(name: str, said: Sequence[str], kind: str) -> list[Finding]:
     """What OpenFold3's log says about chains and ligands that it dropped."""
     lines = [line for line in said if "chain" in line and line.startswith(("Removed", "Skipping"))]
-    return [Finding(kind="failed", text=f"{name}: OpenFold3: {line}") for line in lines]
+    return [Finding(kind=kind, text=f"{name}: OpenFold3: {line}") for line in lines]
 
 
 @contextmanager

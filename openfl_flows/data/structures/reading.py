@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def find_inputs(folder: Path) -> list[Input]:
     for file in files:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found.append(Input(id=_plain(_stem(file)), path=file, sha256=digest))
+        found.append(Input(id=plain_name(_stem(file)), path=file, sha256=digest))
     return sorted(found, key=lambda entry: (entry.id, entry.path.name))
 
 
@@ -204,7 +204,7 @@ def _take_most_occupied(structure: gemmi.Structure) -> tuple[int, int]:
     for chain in structure[0]:
         rivals: dict[str, list[tuple[float, int]]] = {}
         for i, residue in enumerate(chain):
-            sums: Counter[str] = Counter()
+            sums: dict[str, float] = defaultdict(float)
             for atom in residue:
                 if atom.has_altloc():
                     sums[atom.altloc] += atom.occ
@@ -257,7 +257,8 @@ def _stem(file: Path) -> str:
     return stem[: -len(_suffix(file))]
 
 
-def _plain(stem: str) -> str:
+def plain_name(stem: str) -> str:
+    """Id of a structure from the name of its file: lower-case letters, digits and hyphens."""
     # OpenFold3 joins names by "_" and later divides at the first.
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "structure"
 

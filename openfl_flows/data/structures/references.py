@@ -16,6 +16,7 @@ from openfold3.core.data.primitives.structure.component import (
 from openfold3.core.data.primitives.structure.conformer import (
     resolve_and_format_fallback_conformer,
 )
+from rdkit import rdBase
 
 from openfl_flows.atomic import write_json
 from openfl_flows.data.structures.components import Component
@@ -55,8 +56,9 @@ def _write(component: Component, molecules: Path) -> dict[str, Any]:
     dictionary[component.code] = component.block
     # RDKit's conformers are seeded from this generator.
     random.seed(derived_seed("reference", component.code))
-    molecule = mol_from_ccd_entry(component.code, dictionary)
-    molecule, strategy, source = resolve_and_format_fallback_conformer(molecule)
+    with rdBase.BlockLogs():
+        molecule = mol_from_ccd_entry(component.code, dictionary)
+        molecule, strategy, source = resolve_and_format_fallback_conformer(molecule)
     temporary = molecules / f".{component.code}.{os.getpid()}.sdf"
     write_annotated_sdf(molecule, temporary)
     os.replace(temporary, molecules / f"{component.code}.sdf")

@@ -169,7 +169,7 @@ def test_the_process_keeps_its_own_random_numbers():
 def broken(batch):
     """A batch that OpenFold3 cannot align: its answer is a loss of zero."""
     batch = copy.deepcopy(batch)
-    del batch["ground_truth"]["token_index"]
+    del batch["ground_truth"]["num_atoms_per_token"]
     return batch
 
 

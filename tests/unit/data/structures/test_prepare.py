@@ -17,11 +17,13 @@ import pytest
 from openfold3.core.data.io.dataset_cache import read_datacache
 from openfold3.core.data.io.sequence.msa import parse_msas_preparsed
 from openfold3.core.data.primitives.caches.format import ClusteredDatasetCache
+from rdkit import Chem
+from rdkit.Chem.rdDistGeom import EmbedMolecule
 
 from openfl_flows.data.structures.definitions import read_definitions
 from openfl_flows.data.structures.prepare import Job, Preparation, find_inputs, prepare
 from openfl_flows.data.structures.set import StructureSet
-from tests.structure_files import ENTRIES, entry, recoded, write_cif
+from tests.structure_files import ENTRIES, entry, recoded, without, write_cif
 
 NAMES = ("1ubq", "7l39", "2q2k")
 
@@ -192,6 +194,31 @@ def test_a_wrong_table_of_ligands_is_refused_with_its_line(text, message, tmp_pa
     with pytest.raises(ValueError, match=message) as error:
         read_definitions(tmp_path / "ligands.csv")
     assert "ligands.csv" in str(error.value)
+
+
+def test_sdf_files_are_named_after_structure_and_code(tmp_path):
+    for name, smiles in {"ABC_17_LIG": "C[C@H](F)Cl", "LIG": "CCO", "cpd": "CCN"}.items():
+        molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        EmbedMolecule(molecule, randomSeed=1)
+        Chem.MolToMolFile(molecule, str(tmp_path / f"{name}.sdf"))
+    found = read_definitions(tmp_path)
+    wanted = {("abc-17", "LIG"): "C[C@H](F)Cl", ("other", "LIG"): "CCO", ("other", "CPD"): "CCN"}
+    for (structure, code), smiles in wanted.items():
+        definition = found.find(structure, code)
+        assert definition is not None
+        assert Chem.MolToSmiles(definition.molecule) == smiles
+    assert found.find("other", "ABC") is None
+
+
+def test_a_date_for_structures_that_tell_none(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    block = without(entry("1ubq"), "_pdbx_audit_revision_history.", "_pdbx_database_status.")
+    write_cif(block, source / "undated.cif")
+    counts = prepare(Preparation(source=source, target=tmp_path / "set", date="2021-05-04"))
+    assert counts["repairs"] == {"release_date": 1}
+    record = json.loads((tmp_path / "set" / "set.json").read_text())
+    assert record["structures"]["undated"]["release_date"] == "2021-05-04"
 
 
 def test_killed_at_any_time_it_goes_on(source, prepared, tmp_path):

@@ -229,9 +229,7 @@ def test_openfold3s_inference_loads_a_saved_model_strictly(
 
 
 @pytest.mark.parametrize("way", ["by hand", "by Lightning"])
-def test_openfold3s_trainer_goes_on_with_a_saved_model(
-    way, tiny, module, model, average, tmp_path
-):
+def test_openfold3s_trainer_goes_on_with_a_saved_model(way, tiny, module, model, average, tmp_path):
     path = tmp_path / "train.ckpt"
     save_training(model, average, tiny, path, global_step=40)
     taken = build(tiny)

@@ -1,0 +1,76 @@
+"""OpenFold3 at its published size: what travels, and what it costs; what takes minutes is slow."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from openfl_flows.models.openfold3.config import OpenFold3Config
+from openfl_flows.models.openfold3.network import network_spec, outline, state_dict_names
+from openfl_flows.state import Spec, num_buckets
+from tests.bench.federation_models import openfold3_shapes
+from tests.bench.openfold3 import BYTES, measure
+from tests.bench.openfold3_phases import Phase
+
+
+def moving(**changes: str) -> Spec:
+    spec = network_spec(outline(OpenFold3Config(size="published", **changes)))
+    return Spec(tensor for tensor in spec if tensor.reduce != "keep")
+
+
+def test_every_parameter_travels_once_in_few_buckets():
+    network = outline(OpenFold3Config(size="published"))
+    assert len(state_dict_names(network)) == 4890
+    spec = moving()
+    assert Counter(tensor.shape for tensor in spec) == Counter(openfold3_shapes())
+    assert 4 * sum(math.prod(tensor.shape) for tensor in spec) == BYTES
+    assert num_buckets(spec) == 36
+
+
+def test_the_confidence_stage_sends_its_heads_alone():
+    spec = moving(stage="confidence")
+    assert all(tensor.name.startswith("aux_heads.") for tensor in spec)
+    assert num_buckets(spec) == 2
+
+
+def least(phases: list[Phase], name: str) -> float:
+    return min(phase.cpu_seconds for phase in phases if phase.name == name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sending_and_receiving_cost_little_more_than_copying():
+    phases, _ = measure("exchange")
+    copying = least(phases, "np.copyto, into new memory")
+    assert least(phases, "send") < 3 * copying
+    assert least(phases, "receive") < 2 * copying
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_checkpoint_is_read_without_a_copy():
+    phases, _ = measure("checkpoint")
+    before = next(phase for phase in phases if phase.name == "save_training").after
+    reads = [phase for phase in phases if phase.name.startswith("load_weights")]
+    assert len(reads) == 3
+    assert all(phase.anonymous_peak < max(0, before) + 0.1 * BYTES for phase in reads)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_site_holds_no_copy_beyond_what_training_needs(shared_data: Path):
+    phases, _ = measure("site")
+    # Parameters, gradients, their accumulator, Adam's two moments: 5; the rest is activations.
+    assert max(phase.anonymous_peak for phase in phases) < 6 * BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_join_of_more_sites_takes_no_more_memory():
+    two, five = (
+        max(phase.anonymous_peak for phase in measure("aggregator", sites=sites)[0])
+        for sites in (2, 5)
+    )
+    assert five < two + 0.1 * BYTES
+    assert five < 2.2 * BYTES
