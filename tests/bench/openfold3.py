@@ -135,10 +135,11 @@ def _checkpoint(phases: Phases, folder: Path) -> dict[str, Any]:
         save_training(state, None, config, folder / "train.ckpt", global_step=1)
     digest = state.digest()
     del state
-    # As published: the two names of a tensor have their own bytes.
-    content = torch.load(folder / "bare.pt", weights_only=True)
-    torch.save({name: t.clone() for name, t in content.items()}, folder / "published.pt")
-    del content
+    with phases.phase("write published.pt"):
+        # As published: the two names of a tensor have their own bytes.
+        content = torch.load(folder / "bare.pt", weights_only=True)
+        torch.save({name: t.clone() for name, t in content.items()}, folder / "published.pt")
+        del content
     figures = {f"{file.name} bytes": file.stat().st_size for file in folder.iterdir()}
     for name in ("published.pt", "bare.pt", "train.ckpt"):
         with phases.phase(f"load_weights, {name}"):
@@ -177,6 +178,11 @@ def _site(phases: Phases, folder: Path, tokens: int = 32) -> dict[str, Any]:
     site = Site("site", lambda: learner, folder=folder / "s", budget=Budget(steps=1), resident=1)
     with phases.phase("receive"):
         learner.receive(model)
+    sample = next(learner._samples.numbers([0]))
+    with phases.phase("forward and backward of one sample"):
+        learner._trainer.loss(sample.batch, 0)[0].backward()
+    with phases.phase("release its gradients"):
+        learner._trainer.release_gradients()
     for round_ in (1, 2):
         with phases.phase(f"round {round_}: receive, one step of two samples"):
             site.train(model, round_)

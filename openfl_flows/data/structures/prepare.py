@@ -23,7 +23,6 @@ from typing import Any, Literal
 from openfl_flows.atomic import write_json
 from openfl_flows.data.structures.alignments import Alignment, read_alignments, write_alignment
 from openfl_flows.data.structures.chemistry import Chemist
-from openfl_flows.data.structures.components import STANDARD, public_component
 from openfl_flows.data.structures.definitions import Definitions, read_definitions
 from openfl_flows.data.structures.findings import Finding, Refused, outcome_of
 from openfl_flows.data.structures.preflight import Trouble, preprocess
@@ -120,9 +119,6 @@ def prepare(
     todo = [job for job in jobs if job.finished() is None]
     done = len(inputs) - len(todo)
     progress(done, len(inputs))
-    if todo:
-        standard = [c for c in map(public_component, STANDARD) if c is not None]
-        write_references(standard, target / "reference_mols", target / "work" / "components")
     for count, _ in enumerate(_run(todo, preparation.workers), done + 1):
         progress(count, len(inputs))
     for job in jobs:
