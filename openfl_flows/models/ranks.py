@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ T = TypeVar("T")
 _TOLD = "told to all processes of the site"
 _SMALL = 2**16
 """Bytes of an array that is not worth a message of its own."""
+_ALIGNED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class Ranks:
             head = [None if parcel is None else (parcel.head, [len(b) for b in parcel.buffers])]
             dist.broadcast_object_list(head, src=0)
             assert head[0] is not None
-            arrived = parcel or Parcel(head[0][0], [bytearray(size) for size in head[0][1]])
+            arrived = parcel or Parcel(head[0][0], _room(head[0][1]))
             for buffer in arrived.buffers:
                 dist.broadcast(_bytes_of(buffer), src=0)
         return arrived
@@ -196,6 +198,14 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         data: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(data), value.dtype, tuple(value.shape))
+
+
+def _room(sizes: Sequence[int]) -> list[memoryview]:
+    """Unset buffers, in one piece of memory: it goes back as one, too."""
+    starts = [0, *accumulate(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]
+    empty: Any = np.empty(starts[-1], np.uint8)
+    whole = memoryview(empty)
+    return [whole[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
 def _bytes_of(buffer: Any) -> Tensor:

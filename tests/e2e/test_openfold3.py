@@ -1,6 +1,5 @@
 """OpenFold3 in whole runs: one site is the centralized run, a resumed one the undisturbed one."""
 
-
 import pytest
 
 from openfl_flows.centralized import train_centralized

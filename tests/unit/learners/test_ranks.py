@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from openfl_flows.cli import main
 from openfl_flows.learners.ranks import led
-from openfl_flows.models.ranks import ALONE, Parcel, Ranks
+from openfl_flows.models.ranks import ALONE, Parcel, Ranks, _room
 from openfl_flows.state import State
 from tests.led_learner import Descent
 
@@ -33,7 +33,10 @@ def test_shares_are_all_there_is(size):
 
 
 def arrived(parcel: Parcel) -> Parcel:
-    return Parcel(parcel.head, [bytearray(buffer) for buffer in parcel.buffers])
+    room = _room([len(buffer) for buffer in parcel.buffers])
+    for buffer, source in zip(room, parcel.buffers, strict=True):
+        buffer[:] = source
+    return Parcel(parcel.head, room)
 
 
 def test_a_state_is_sent_from_where_it_is_and_taken_over_where_it_arrives():
