@@ -4,11 +4,15 @@ import argparse
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openfl_flows.cli.plan import compose
 from openfl_flows.cli.results import show_run
 from openfl_flows.pki.commands import add_pki
+
+if TYPE_CHECKING:
+    from openfl_flows.learners.base import Task
+    from openfl_flows.ops.run import RunDirectory
 
 
 def add_federation(commands: Any) -> None:
@@ -53,6 +57,8 @@ def add_federation(commands: Any) -> None:
     save = commands.add_parser("save", help=text, description=text)
     save.add_argument("folder", metavar="DIR", type=Path, help="a workspace or a run directory")
     save.add_argument("--weights", choices=("model", "best", "ema"), default="model")
+    text = "also what OpenFold3's own trainer goes on with: the model and its moving average"
+    save.add_argument("--training", action="store_true", help=text)
     save.add_argument("--out", type=Path, help="folder to write to (DIR/saved)")
     save.set_defaults(run=_save)
 
@@ -167,8 +173,20 @@ def _save(options: argparse.Namespace) -> None:
     state = load_state(file)
     task = Experiment.from_config(run.record["config"]).task
     out = options.out or options.folder / "saved"
+    if options.training:
+        _save_training(run, task, out / "training.ckpt")
     save_state(out / f"{options.weights}.safetensors", state)
     task.save_native(state, out / f"{options.weights}.pt")
     print(f"digest {state.digest()}")
     for suffix in (".safetensors", ".pt"):
         print(f"written {out / options.weights}{suffix}")
+
+
+def _save_training(run: "RunDirectory", task: "Task", file: Path) -> None:
+    from openfl_flows.learners.openfold3_task import OpenFold3Task
+
+    if not isinstance(task, OpenFold3Task):
+        raise ValueError(f"--training: {run.path} is a run of {type(task).__name__}, not OpenFold3")
+    steps = (max(s["num_steps"] for s in r["sites"].values()) for r in run.record["rounds"])
+    task.save_training(run.model(), run.average(), file, steps=sum(steps))
+    print(f"written {file}")

@@ -240,7 +240,8 @@ class OpenFold3Learner:
         if not ids:
             return {}
         dataset = open_validation(self._data.structures.paths(), ids)
-        return validate(self._module, dataset, seed=derived_seed("validation"))
+        seed = derived_seed("validation")
+        return validate(self._module, dataset, seed=seed, ranks=self._ranks)
 
     def _numbered(self, ids: tuple[str, ...], seed: int) -> NumberedSamples:
         training = self._training

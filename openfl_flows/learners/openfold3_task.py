@@ -25,13 +25,20 @@ from openfl_flows.data.structures.sites import (
     skew_table,
 )
 from openfl_flows.learners.base import Table, check_site
+from openfl_flows.learners.checkpoint import SUFFIX
 from openfl_flows.learners.openfold3 import OpenFold3Data, OpenFold3Learner, OpenFold3Training
 from openfl_flows.metrics.mean import Means
-from openfl_flows.models.openfold3.checkpoint import load_weights, save_inference
+from openfl_flows.models.openfold3.checkpoint import (
+    fitted,
+    load_weights,
+    save_inference,
+    save_training,
+)
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build, load_network, network_state
 from openfl_flows.models.openfold3.rollout import open_validation, roll_out, write_rollout
 from openfl_flows.models.openfold3.trainer import LossesOffError
+from openfl_flows.ops.files import load_state
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
 
@@ -153,11 +160,24 @@ class OpenFold3Task:
         Raises:
             ValueError: It is none, or of another size; the message names file and tensor.
         """
+        if path.suffix == SUFFIX:
+            return fitted(path, load_state(path), self.network)
         return load_weights(path, self.network)
 
     def save_native(self, state: State, path: Path) -> None:
         """Write the bare state dict that OpenFold3's inference loads."""
         save_inference(state, self.network, path)
+
+    def save_training(self, state: State, average: State | None, path: Path, *, steps: int) -> None:
+        """Write a checkpoint that OpenFold3's own trainer goes on with.
+
+        Args:
+            state: The model.
+            average: Its moving average, if there is one.
+            path: The file.
+            steps: Optimizer steps that were taken, which place the learning rate.
+        """
+        save_training(state, average, self.network, path, global_step=steps)
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the configuration, not the data, to other processes: they read the data again."""

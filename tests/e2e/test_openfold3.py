@@ -1,6 +1,8 @@
 """OpenFold3 in whole runs: one site is the centralized run, a resumed one the undisturbed one."""
 
+import numpy as np
 import pytest
+import torch
 
 from openfl_flows.centralized import train_centralized
 from openfl_flows.cli import main
@@ -51,6 +53,20 @@ def test_a_run_shows_its_loss_by_term_its_norms_and_its_structures(undisturbed):
     page = (undisturbed.path / "report.html").read_text()
     assert predicted[0].removesuffix(".cif") in page
     assert "3Dmol" in page
+
+
+def test_a_run_is_saved_for_openfold3s_inference_and_trainer(undisturbed, tmp_path):
+    arguments = ["save", str(undisturbed.path), "--weights", "ema", "--training"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    task, average = plan().task, undisturbed.average()
+    saved = torch.load(tmp_path / "training.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    for name, array in average.items():
+        np.testing.assert_array_equal(saved["ema"]["params"][name].numpy(), array)
+    for name, array in undisturbed.model().items():
+        np.testing.assert_array_equal(saved["state_dict"][f"model.{name}"].numpy(), array)
+    for file in ("ema.pt", "training.ckpt", "ema.safetensors"):
+        assert task.load_checkpoint(tmp_path / file) == average
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(undisturbed, tmp_path):

@@ -30,6 +30,7 @@ from openfl_flows.metrics.structure import loss_means, predicted_errors, structu
 from openfl_flows.models.openfold3.randomness import seeded
 from openfl_flows.models.openfold3.samples import Batch
 from openfl_flows.models.openfold3.trainer import LossesOffError
+from openfl_flows.models.ranks import ALONE, Ranks
 from openfl_flows.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -110,24 +111,31 @@ def validation_cache(cache: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(
-    module: OpenFold3AllAtom, dataset: ValidationPDBDataset, *, seed: int
+    module: OpenFold3AllAtom, dataset: ValidationPDBDataset, *, seed: int, ranks: Ranks = ALONE
 ) -> dict[str, Mean]:
     """Roll out every structure of :func:`open_validation` and pool what was measured.
+
+    Args:
+        module: What predicts.
+        dataset: The structures.
+        seed: Of the noise.
+        ranks: The processes that share the structures, each with an equal module.
 
     Returns:
         The metrics, and ``unmeasured``, the share of structures that could not be measured: that
         OpenFold3 could not align, or whose prediction is not finite.
     """
-    parts = []
-    for index in range(len(dataset)):
+
+    def measured(index: int) -> Mapping[str, Mean]:
         try:
-            measured = roll_out(module, dataset, index, seed=seed).means
+            means = roll_out(module, dataset, index, seed=seed).means
         except (LossesOffError, FloatingPointError) as error:
             logger.warning("not measured: %s", error)
-            parts.append({"unmeasured": Mean(1.0, 1)})
-        else:
-            parts.append({**measured, "unmeasured": Mean(0.0, 1)})
-    return merge(parts)
+            return {"unmeasured": Mean(1.0, 1)}
+        return {**means, "unmeasured": Mean(0.0, 1)}
+
+    share = ranks.share(range(len(dataset)))
+    return merge(ranks.in_order(lambda: [measured(index) for index in share]))
 
 
 def roll_out(
