@@ -34,7 +34,7 @@ def _ranks(options: argparse.Namespace) -> None:
             "ranks: not started by torchrun, expected "
             f"`torchrun --nproc-per-node GPUS -m openfl_flows ranks -- {' '.join(command)}`"
         )
-    _end_with_parent()
+    _end_with_parent(signal.SIGTERM)
     if os.environ["RANK"] == "0":
         _lead(command)
     else:
@@ -50,7 +50,11 @@ def _lead(command: Sequence[str]) -> None:
     size = os.environ["WORLD_SIZE"]
     led = {} if size == "1" else {"OPENFL_FLOWS_RANKS": size}
     # A process of its own: however it ends, the followers are told, also if it never trained.
-    running = subprocess.Popen(command, env={**os.environ, **led}, preexec_fn=_end_with_parent)
+    running = subprocess.Popen(
+        command,
+        env={**os.environ, **led},
+        preexec_fn=lambda: _end_with_parent(signal.SIGKILL),
+    )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: running.send_signal(number))
     status = running.wait()
@@ -63,7 +67,7 @@ def _lead(command: Sequence[str]) -> None:
         dismiss()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(by: signal.Signals) -> None:
     """Have Linux end this process when the one that started it has ended, however it did."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)

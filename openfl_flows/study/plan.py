@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, field_validator
 
 from openfl_flows.experiment import check
 
@@ -20,7 +20,8 @@ class RunPlan:
     Attributes:
         command: The command that makes it, such as ``simulate``.
         overrides: Of the plan, for all of its cells.
-        grid: Axis -> choice -> overrides of the plan; every combination is a cell.
+        grid: Axis -> choice -> overrides of the plan; every combination is a cell. A choice that
+            is null is left out, as a plan does with one that it inherits.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -28,6 +29,19 @@ class RunPlan:
     command: str
     overrides: tuple[str, ...] = ()
     grid: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _without_null(cls, grid: Any) -> Any:
+        """Take out the choices that are null."""
+        if not isinstance(grid, Mapping):
+            return grid
+        return {
+            axis: {name: words for name, words in choices.items() if words is not None}
+            if isinstance(choices, Mapping)
+            else choices
+            for axis, choices in grid.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

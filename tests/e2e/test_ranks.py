@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,6 +100,16 @@ def test_followers_end_with_a_command_that_never_trains():
     done = run(command("echo", "done"))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
+
+
+@pytest.mark.slow
+def test_a_second_process_that_trains_is_refused(tmp_path):
+    one, two = (" ".join(map(shlex.quote, map(str, site(tmp_path / n, 1)))) for n in "ab")
+    done = run(command("sh", "-c", f"{one}; {two}"))
+    assert done.returncode == 1
+    assert "a second process trains under `openfl-flows ranks`" in done.stderr
+    assert "round" in (tmp_path / "a" / "completed.json").read_text()
+    assert not (tmp_path / "b" / "completed.json").exists()
 
 
 @contextlib.contextmanager

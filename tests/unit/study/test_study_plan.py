@@ -83,3 +83,9 @@ def test_a_run_without_a_grid_is_the_reference_of_all_cells() -> None:
 def test_what_cannot_be_run_is_refused_by_name(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         study(**changes)
+
+
+def test_a_choice_that_is_null_is_left_out() -> None:
+    grid = {"sites": {"two": ["federation.sites=2"], "five": None}}
+    study = read_study({"seeds": [1], "runs": {"a": {"command": "simulate", "grid": grid}}})
+    assert [cell.name for cell in study.cells()] == ["a-two"]
