@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,10 @@ from openfl_flows.data.structures.sites import (
     pool,
     skew_table,
 )
-from openfl_flows.learners.base import Table, check_site
+from openfl_flows.learners.base import Learner, Table, check_site
 from openfl_flows.learners.checkpoint import SUFFIX
 from openfl_flows.learners.openfold3 import OpenFold3Data, OpenFold3Learner, OpenFold3Training
+from openfl_flows.learners.ranks import led
 from openfl_flows.metrics.mean import Means
 from openfl_flows.models.openfold3.checkpoint import (
     fitted,
@@ -82,12 +83,12 @@ class OpenFold3Task:
         seed = derived_seed(self.seed, "initial")
         return network_state(build(self.network, seed=seed).model)
 
-    def learner(self, site: str) -> OpenFold3Learner:
+    def learner(self, site: str) -> Learner:
         """The learner of one site."""
         check_site(site, self.sites)
         return self._learner(self._dealt[site], site)
 
-    def pooled_learner(self) -> OpenFold3Learner:
+    def pooled_learner(self) -> Learner:
         """The learner of the centralized baseline, which stands where the first site stood."""
         return self._learner(pool(list(self._dealt.values())), min(self.sites))
 
@@ -195,7 +196,7 @@ class OpenFold3Task:
     def _dealt(self) -> Mapping[str, SiteStructures]:
         return deal(self._chosen, self.sites, self.data, self.seed)
 
-    def _learner(self, parts: SiteStructures, site: str) -> OpenFold3Learner:
+    def _learner(self, parts: SiteStructures, site: str) -> Learner:
         train, val, test = (self._ids(part) for part in parts)
         for name, ids in (("training", train), ("validation", val)):
             if not ids:
@@ -205,7 +206,7 @@ class OpenFold3Task:
                 )
         data = OpenFold3Data(structures=self._set, train=train, val=val, test=test)
         seed = derived_seed(self.seed, "site", site)
-        return OpenFold3Learner(self.network, self.training, data, seed=seed)
+        return led(partial(OpenFold3Learner, self.network, self.training, data, seed=seed))
 
     def _ids(self, structures: tuple[Structure, ...]) -> tuple[str, ...]:
         """Names of those that the stage trains on: confidence needs a good resolution."""

@@ -1,5 +1,8 @@
 """OpenFold3 in whole runs: one site is the centralized run, a resumed one the undisturbed one."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +90,12 @@ def test_a_federation_of_one_site_is_the_centralized_run(tmp_path):
     )
     assert federated.record["digest"] == central.record["digest"]
     assert federated.record["metrics"] == central.record["metrics"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_site_give_the_run_of_one(undisturbed, tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "openfl_flows")
+    simulate = (sys.executable, "-m", "openfl_flows", "simulate", *SMALL, f"out={tmp_path / 'run'}")
+    subprocess.run([sys.executable, *torchrun, "ranks", "--", *simulate], check=True)
+    # Of two samples a step the sum has one order.
+    assert RunDirectory.open(tmp_path / "run").model() == undisturbed.model()

@@ -31,6 +31,10 @@ class StructureSet:
 
     folder: Path
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the folder, not what was read, to other processes: they read it again."""
+        return {"folder": self.folder}
+
     @classmethod
     def open(cls, folder: Path) -> "StructureSet":
         """The set in ``folder``.

@@ -61,8 +61,11 @@ def test_a_checkpoint_is_read_without_a_copy():
 @pytest.mark.timeout(1800)
 def test_a_site_holds_no_copy_beyond_what_training_needs(shared_data: Path):
     phases, _ = measure("site")
-    # Parameters, gradients, their accumulator, Adam's two moments: 5; the rest is activations.
-    assert max(phase.anonymous_peak for phase in phases) < 6 * BYTES
+    peaks = {phase.name: phase.anonymous_peak / BYTES for phase in phases}
+    # Parameters, accumulator and Adam's two moments at the end of the first step; from the second
+    # on also gradients in the backward pass, and activations.
+    assert peaks["round 1: receive, one step of two samples"] < 4.5
+    assert max(peaks.values()) < 6.5
 
 
 @pytest.mark.slow
