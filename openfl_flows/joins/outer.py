@@ -15,8 +15,8 @@ from openfl_flows.state import Array, State
 SecondMoment = Callable[[Array, Array, float], Array]
 
 
-def pseudo_gradient(model: State, updates: Updates) -> tuple[State, State]:
-    """``(mean, Δ)`` where ``Δ = θ - mean`` over the tensors that are averaged.
+def target(model: State, updates: Updates) -> State:
+    """The mean that an outer optimizer moves the model toward.
 
     Raises:
         ValueError: There is not exactly one update: chain an averaging join before this one.
@@ -24,8 +24,7 @@ def pseudo_gradient(model: State, updates: Updates) -> tuple[State, State]:
     joined = list(updates)
     if len(joined) != 1:
         raise ValueError(f"an outer optimizer takes one joined update, got {len(joined)}")
-    mean = same_spec(model, joined[0])
-    return mean, model.trained().map(lambda a, b: a - b, mean)
+    return same_spec(model, joined[0])
 
 
 def sgd(*, lr: float, momentum: float = 0.0, nesterov: bool = True) -> Join:
@@ -48,16 +47,19 @@ def sgd(*, lr: float, momentum: float = 0.0, nesterov: bool = True) -> Join:
         return model.trained().map(np.zeros_like) if momentum else NOTHING
 
     def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
-        mean, delta = pseudo_gradient(model, updates)
-        _check_names(join_state, delta if momentum else ())
+        mean = target(model, updates)
+        _check_names(join_state, model.trained() if momentum else ())
         if lr == 1 and not momentum:
             return mean, join_state
-        step = delta
-        if momentum:
-            join_state = join_state.map(lambda m, d: momentum * m + d, delta)
-            step = delta.map(lambda d, m: d + momentum * m, join_state) if nesterov else join_state
-        trained = model.trained().map(lambda a, s: a - lr * s, step)
-        return mean.with_arrays(trained), join_state
+        momenta, trained = {}, {}
+        # One tensor after the other: whole pseudo-gradients and steps would be models in memory.
+        for name, theta in model.trained().items():
+            step = theta - mean[name]
+            if momentum:
+                momenta[name] = momentum * join_state[name] + step
+                step = step + momentum * momenta[name] if nesterov else momenta[name]
+            trained[name] = theta - lr * step
+        return mean.with_arrays(trained), State(momenta)
 
     return Join(init, apply)
 
@@ -100,13 +102,15 @@ def _adaptive(lr: float, betas: tuple[float, float], tau: float, second: SecondM
         return State(moments)
 
     def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
-        mean, delta = pseudo_gradient(model, updates)
-        _check_names(join_state, [f"{moment}/{name}" for moment in "mv" for name in delta])
+        mean = target(model, updates)
+        own = model.trained()
+        _check_names(join_state, [f"{moment}/{name}" for moment in "mv" for name in own])
         moments, trained = {}, {}
-        for name, d in delta.items():
+        for name, theta in own.items():
+            d = theta - mean[name]
             m = b1 * join_state[f"m/{name}"] + (1 - b1) * d
             v = second(join_state[f"v/{name}"], d * d, b2)
-            trained[name] = model[name] - lr * m / (np.sqrt(v) + tau)
+            trained[name] = theta - lr * m / (np.sqrt(v) + tau)
             moments[f"m/{name}"], moments[f"v/{name}"] = m, v
         return mean.with_arrays(trained), State(moments)
 

@@ -14,7 +14,7 @@ from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.openfold3.config import OpenFold3Config
-from openfl_flows.models.openfold3.network import build, load_network, network_state
+from openfl_flows.models.openfold3.network import build, load_network, network_spec, network_state
 from openfl_flows.models.openfold3.rollout import open_validation, validate
 from openfl_flows.models.openfold3.samples import (
     Batch,
@@ -152,7 +152,7 @@ class OpenFold3Learner:
     @property
     def spec(self) -> Spec:
         """Names, shapes and element types of what travels."""
-        return self.send().spec
+        return network_spec(self._module.model)
 
     def receive(self, state: State) -> None:
         """Make ``state`` the model.

@@ -73,13 +73,12 @@ class Aggregation:
         received = values(merge(c.received for c in reversed(contributions)))
         bytes_up = sum(c.update.state.nbytes for c in contributions)
         moved = movement(model, [c.update for c in reversed(contributions)])
-        joined, self._join_state = self._join.apply(
-            model, _one_by_one(contributions), self._join_state
-        )
+        joined, join_state = self._join.apply(model, _one_by_one(contributions), self._join_state)
+        average = self._average
         if self._ema is not None:
-            assert self._average is not None
+            assert average is not None
             num_steps = max(site.num_steps for site in sites.values())
-            self._average = self._ema(self._average, model, joined, num_steps)
+            average = self._ema(average, model, joined, num_steps)
         record = RoundRecord(
             round=self._run.round + 1,
             digest=joined.digest(),
@@ -91,7 +90,8 @@ class Aggregation:
         )
         self._run.measured(received)
         self._events.write_global(self._run.round, received)
-        self._run.commit(record, Checkpoint(joined, self._join_state, self._average))
+        saved = self._run.commit(record, Checkpoint(joined, join_state, average))
+        self._join_state, self._average = saved.join_state, saved.average
         self._events.write_sites(record)
         self._began = time.monotonic()
         return joined

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from openfl_flows.atomic import put_copy, write_json
-from openfl_flows.ops.files import load_state, save_state
+from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State
 
@@ -285,14 +285,24 @@ class RunDirectory:
             )
         return model
 
-    def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> None:
-        """Make a round exist: its checkpoint first, then the record that names it."""
+    def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
+        """Make a round exist: its checkpoint first, then the record that names it.
+
+        Returns:
+            The checkpoint; all but the model as files, mapped into memory.
+        """
         self._save_checkpoint(round_record.round, checkpoint)
         self.record["rounds"].append(asdict(round_record))
         self.record["digest"] = round_record.digest
         self.write()
         for old in range(max(0, round_record.round - 1)):
             shutil.rmtree(self._checkpoint_folder(old), ignore_errors=True)
+        folder = self._checkpoint_folder(round_record.round)
+        return Checkpoint(
+            checkpoint.model,
+            map_state(folder / "join.safetensors"),
+            None if checkpoint.average is None else map_state(folder / "ema.safetensors"),
+        )
 
     def measured(self, metrics: Mapping[str, float]) -> None:
         """Note the validation of the model that the last whole round made.
