@@ -1,20 +1,23 @@
 """How far a round moved the weights, and how far apart the sites ended: in Euclidean norms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from openfl_flows.ops.files import let_go
-from openfl_flows.state import State
+from openfl_flows.state import Array, State
 from openfl_flows.update import Update
 
-_PIECE = 128 * 2**20
-"""Bytes of a mapped file that are looked at before its pages are let go."""
+_PIECE = 2**20
+"""Numbers that are looked at together: steps and means are never whole models, or tensors."""
+
+_MAPPED = 64 * 2**20
+"""Bytes of each mapped file that are looked at before its pages are let go."""
 
 
 def movement(model: State, updates: Sequence[Update]) -> dict[str, float]:
-    """Measure one round's updates, tensor by tensor, so that mapped files stay files.
+    """Measure one round's updates, piece by piece, so that mapped files stay files.
 
     Args:
         model: The global model that the sites were given.
@@ -31,27 +34,37 @@ def movement(model: State, updates: Sequence[Update]) -> dict[str, float]:
     total = sum(update.num_samples for update in updates)
     weights = [update.num_samples / total for update in updates]
     squares, seen = np.zeros(3), 0
-    for tensor in model.spec:
-        if tensor.reduce != "mean":
-            continue
-        before = model[tensor.name]
+    for before, *afters in _pieces(model, [update.state for update in updates]):
         mean, spread = np.zeros_like(before), 0.0
-        for weight, update in zip(weights, updates, strict=True):
-            step = update.state[tensor.name] - before
+        for weight, after in zip(weights, afters, strict=True):
+            step = after - before
             spread += weight * _square(step)
             mean += weight * step
         moved = _square(mean)
         squares += (_square(before), moved, spread - moved)
         seen += before.nbytes
-        if seen > _PIECE:
+        if seen > _MAPPED:
             seen = 0
-            for update in updates:
-                let_go(update.state)
+            _let_go(updates)
+    _let_go(updates)
     # Equal sites: rounding may leave less than nothing.
     names = ("weight_norm", "update_norm", "drift")
     return {name: math.sqrt(max(0.0, s)) for name, s in zip(names, squares, strict=True)}
 
 
-def _square(array: np.ndarray) -> float:
-    flat = array.ravel()
+def _pieces(model: State, states: Sequence[State]) -> Iterator[list[Array]]:
+    """The averaged tensors of a model and of the sites' states, a piece of each at a time."""
+    for tensor in model.spec:
+        if tensor.reduce == "mean":
+            flat = [state[tensor.name].reshape(-1) for state in (model, *states)]
+            for start in range(0, flat[0].size, _PIECE):
+                yield [array[start : start + _PIECE] for array in flat]
+
+
+def _let_go(updates: Sequence[Update]) -> None:
+    for update in updates:
+        let_go(update.state)
+
+
+def _square(flat: Array) -> float:
     return float(np.dot(flat, flat))

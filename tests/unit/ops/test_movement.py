@@ -37,7 +37,8 @@ def test_an_update_of_another_model_is_left_to_the_join():
 
 
 def test_mapped_files_give_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("openfl_flows.ops.movement._PIECE", 4)
+    monkeypatch.setattr("openfl_flows.ops.movement._PIECE", 1)
+    monkeypatch.setattr("openfl_flows.ops.movement._MAPPED", 4)
     expected = movement(state(3, 4), [update("a", 4, 4)])
     save_state(tmp_path / "a.safetensors", state(4, 4, fixed=7.0))
     mapped = Update(site="a", state=map_state(tmp_path / "a.safetensors"), num_samples=1)
