@@ -2,7 +2,7 @@
 
 ``python -m tests.bench.openfold3`` measures all, each in a process of its own, one after another;
 ``python -m tests.bench.openfold3 exchange`` one. All take half an hour, 12 GB of memory and 20 GB
-of disk; ``site`` trains on real structures, which must lie beside the checkout.
+of disk.
 """
 
 import argparse
@@ -152,6 +152,7 @@ def _checkpoint(phases: Phases, folder: Path) -> dict[str, Any]:
 
 
 def _site(phases: Phases, folder: Path, tokens: int = 32) -> dict[str, Any]:
+    from openfl_flows.data.structures.select import SAMPLE
     from openfl_flows.data.structures.set import StructureSet
     from openfl_flows.learners.base import Budget
     from openfl_flows.learners.openfold3 import (
@@ -163,12 +164,11 @@ def _site(phases: Phases, folder: Path, tokens: int = 32) -> dict[str, Any]:
     from openfl_flows.models.openfold3.network import build, network_state
     from openfl_flows.models.openfold3.samples import Crops
     from openfl_flows.ops.files import map_state, save_state
-    from tests.openfold3_set import link_set
 
     config = _config(
         diffusion_samples=1, num_recycles=0, mini_rollout_steps=1, checkpointing=True, msa_rows=16
     )
-    structures = StructureSet.open(link_set(ROOT.parent / "shared" / "data", folder / "set"))
+    structures = StructureSet.open(SAMPLE)
     data = OpenFold3Data(structures=structures, train=("1ubq", "7l39"), val=("1ubq",), test=())
     training = OpenFold3Training(
         accumulate=2, validation_crops=1, crops=Crops(tokens=tokens), max_failures=1

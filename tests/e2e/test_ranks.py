@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from openfl_flows.data.structures.select import SAMPLE
 from openfl_flows.ops.files import load_state
 from tests.led_learner import drive
 from tests.led_openfold3 import train_in_one_go
-from tests.openfold3_set import link_set
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 3
@@ -184,11 +184,10 @@ def trained_by_two(folder: Path, accumulate: int, out: Path, *more: str) -> dict
 
 
 @pytest.mark.parametrize("accumulate", [4, pytest.param(2, marks=pytest.mark.slow)])
-def test_openfold3_is_the_same_over_two_processes(accumulate, shared_data, tmp_path):
-    folder = link_set(shared_data, tmp_path / "set")
+def test_openfold3_is_the_same_over_two_processes(accumulate, tmp_path):
     torch.set_num_threads(1)
-    one = train_in_one_go(folder, accumulate, tmp_path)
-    two = trained_by_two(folder, accumulate, tmp_path / "two")
+    one = train_in_one_go(SAMPLE, accumulate, tmp_path)
+    two = trained_by_two(SAMPLE, accumulate, tmp_path / "two")
     a, b = (load_state(out / "model.safetensors") for out in (tmp_path, tmp_path / "two"))
     largest = max(float(abs(a[name] - b[name]).max()) for name in a)
     # A sum of two does not depend on the order; one of four does, in its last bits.
@@ -202,10 +201,9 @@ def test_openfold3_is_the_same_over_two_processes(accumulate, shared_data, tmp_p
 
 
 @pytest.mark.slow
-def test_openfold3_over_two_processes_goes_on_after_a_restart(shared_data, tmp_path):
-    folder = link_set(shared_data, tmp_path / "set")
-    said = trained_by_two(folder, 2, tmp_path / "again", "--restart")
+def test_openfold3_over_two_processes_goes_on_after_a_restart(tmp_path):
+    said = trained_by_two(SAMPLE, 2, tmp_path / "again", "--restart")
     assert said["models"] == [1, 1]
-    trained_by_two(folder, 2, tmp_path / "once")
+    trained_by_two(SAMPLE, 2, tmp_path / "once")
     again, once = (load_state(tmp_path / n / "model.safetensors") for n in ("again", "once"))
     assert again == once

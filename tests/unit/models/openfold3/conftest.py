@@ -1,18 +1,17 @@
 """Real structures and a small OpenFold3 for its tests."""
 
-from pathlib import Path
-
 import pytest
 
+from openfl_flows.data.structures.select import SAMPLE
 from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.models.openfold3.config import OpenFold3Config
-from tests.openfold3_set import TINY, link_set
+from tests.openfold3_set import TINY
 
 
 @pytest.fixture(scope="session")
-def structures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> StructureSet:
-    """Seven prepared PDB entries."""
-    return StructureSet.open(link_set(shared_data, tmp_path_factory.mktemp("of3") / "set"))
+def structures() -> StructureSet:
+    """The structures that the package ships."""
+    return StructureSet.open(SAMPLE)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -59,7 +58,7 @@ def test_a_checkpoint_is_read_without_a_copy():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_site_holds_no_copy_beyond_what_training_needs(shared_data: Path):
+def test_a_site_holds_no_copy_beyond_what_training_needs():
     phases, _ = measure("site")
     peaks = {phase.name: phase.anonymous_peak / BYTES for phase in phases}
     # Parameters, accumulator and Adam's two moments at the end of the first step; from the second

@@ -1,7 +1,6 @@
 """Validation by full rollout: repeatable, without a trace, and with a picture of its own."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +19,6 @@ from openfl_flows.models.openfold3.rollout import (
     validate,
     write_rollout,
 )
-from tests.openfold3_set import link_set
-
-
-@pytest.fixture(scope="module")
-def structures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> StructureSet:
-    return StructureSet.open(link_set(shared_data, tmp_path_factory.mktemp("rollout") / "set"))
 
 
 @pytest.fixture(scope="module")
