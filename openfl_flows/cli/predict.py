@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openfl_flows.cli.results import task_of
+
 if TYPE_CHECKING:
     from openfl_flows.models.openfold3.config import OpenFold3Config
     from openfl_flows.state import State
@@ -106,17 +108,12 @@ def _of_run(options: argparse.Namespace) -> "tuple[State, OpenFold3Config]":
     """
     if options.size is not None:
         raise ValueError("--size is of a checkpoint; a run knows its own")
-    from openfl_flows.experiment import Experiment
     from openfl_flows.learners.openfold3_task import OpenFold3Task
     from openfl_flows.ops.files import load_state
     from openfl_flows.ops.run import RunDirectory
 
     run = RunDirectory.open(options.source)
-    task = Experiment.from_config(run.record["config"]).task
-    if not isinstance(task, OpenFold3Task):
-        raise ValueError(
-            f"{run.path} is a run of {type(task).__name__}, which predicts no structures"
-        )
+    task = task_of(run, OpenFold3Task, "which predicts no structures")
     state = load_state(run.path / f"{options.weights or 'model'}.safetensors")
     return state, _sampled(options, task.network)
 

@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from openfl_flows.learners.digress_task import DigressTask
     from openfl_flows.ops.run import RunDirectory
 
+T = TypeVar("T")
 
 _SAMPLER: tuple[tuple[str, type, str], ...] = (
     ("spacing", float, "of the levels that few steps visit: 1 even, above 1 denser near the end"),
@@ -45,12 +46,27 @@ def drawing_task(run: "RunDirectory") -> "DigressTask":
     Raises:
         ValueError: It is a run of another task.
     """
-    from openfl_flows.experiment import Experiment
     from openfl_flows.learners.digress_task import DigressTask
 
+    return task_of(run, DigressTask, "which draws no molecules")
+
+
+def task_of(run: "RunDirectory", kind: type[T], otherwise: str) -> T:
+    """The task of a run, which must be of one kind.
+
+    Args:
+        run: The run.
+        kind: Class of the task.
+        otherwise: What is wrong with a run of another, to end the message with.
+
+    Raises:
+        ValueError: It is a run of another task.
+    """
+    from openfl_flows.experiment import Experiment
+
     task = Experiment.from_config(run.record["config"]).task
-    if not isinstance(task, DigressTask):
-        raise ValueError(f"{run.path} is a run of {type(task).__name__}, which draws no molecules")
+    if not isinstance(task, kind):
+        raise ValueError(f"{run.path} is a run of {type(task).__name__}, {otherwise}")
     return task
 
 

@@ -6,6 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import jensenshannon
 
+NOTE = (
+    "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
+    "1 nothing in common"
+)
+"""What a table of :func:`divergence` says of itself."""
+
 
 def divergence(
     labels: ArrayLike, parts: Sequence[NDArray[np.int64]], known: NDArray[np.bool_]

@@ -18,7 +18,6 @@ from openfl_flows.flows.federated import FederatedFlow
 from openfl_flows.flows.progress import ProgressBars
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
-from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Task
 from openfl_flows.learners.data_report import report_data
 from openfl_flows.learners.site import Site, check_local_state, release_learners
@@ -245,15 +244,14 @@ def _site_attributes(
     task: Task, site: str, out: Path, budget: Budget, runtime: Runtime, ema: Ema | None
 ) -> dict[str, Site]:
     torch.set_num_threads(runtime.threads)
-    folder = out / "sites" / site
     return {
         "site": Site(
             site,
             lambda: task.learner(site),
-            folder=folder,
+            folder=out / "sites" / site,
             budget=budget,
             resident=runtime.resident_sites,
-            average=ema and SiteAverage(folder, ema, budget.num_steps(0)),
+            average=ema,
         )
     }
 

@@ -21,6 +21,7 @@ from openfl_flows.data.molecule_sites import (
 )
 from openfl_flows.data.molecule_table import MoleculeTable
 from openfl_flows.data.molecules import Rejection, write_rejections
+from openfl_flows.data.skew import NOTE as SKEW_NOTE
 from openfl_flows.data.source import MoleculeSource, site_source, write_site_table
 from openfl_flows.learners.base import Table, check_site
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
@@ -51,10 +52,6 @@ from openfl_flows.models.digress.process import NoiseProcess
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
 
-_SKEW_NOTE = (
-    "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
-    "1 nothing in common"
-)
 Statistics = Annotated[
     Annotated[Literal["counted", "qm9"], Tag("name")]
     | Annotated[GraphStatistics, Tag("constants")],
@@ -312,4 +309,4 @@ def _count(molecules: MoleculeTable, num_classes: int) -> dict[str, np.ndarray]:
 
 def _skew(dealt: Mapping[str, SiteMolecules], partition: PartitionConfig) -> Table:
     columns, rows = skew_table(dealt, partition)
-    return Table(columns=columns, rows=rows, note=_SKEW_NOTE)
+    return Table(columns=columns, rows=rows, note=SKEW_NOTE)

@@ -1,6 +1,5 @@
 """The OpenFold3 learner: H optimizer steps of G accumulated samples in a round, at one site."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,7 +11,7 @@ from pydantic import ConfigDict
 
 from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.learners.base import Budget, LocalState, Progress, TrainReport
-from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.metrics.mean import Mean, Means, merge
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build, load_network, network_spec, network_state
 from openfl_flows.models.openfold3.rollout import open_validation, validate
@@ -27,8 +26,6 @@ from openfl_flows.models.openfold3.trainer import LossesOffError, OpenFold3Train
 from openfl_flows.models.ranks import ALONE, Ranks
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, State
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +236,7 @@ class OpenFold3Learner:
     def _roll_out(self, ids: tuple[str, ...]) -> Means:
         if not ids:
             return {}
-        dataset = open_validation(self._data.structures.paths(), ids)
+        dataset = open_validation(self._data.structures, ids)
         seed = derived_seed("validation")
         return validate(self._module, dataset, seed=seed, ranks=self._ranks)
 
@@ -275,9 +272,4 @@ class OpenFold3Learner:
 
 def _means(samples: Iterable[Mapping[str, float]], prefix: str) -> dict[str, Mean]:
     """The mean of every term over the samples that have it."""
-    sums: dict[str, Mean] = {}
-    for terms in samples:
-        for name, value in terms.items():
-            key = prefix + name
-            sums[key] = sums.get(key, Mean(0.0, 0)) + Mean(value, 1)
-    return sums
+    return merge({prefix + name: Mean(value, 1) for name, value in t.items()} for t in samples)

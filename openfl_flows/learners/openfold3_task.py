@@ -10,6 +10,7 @@ from typing import Any, Literal
 from openfold3.projects.of3_all_atom.config.dataset_config_components import LossConfig
 from pydantic import ConfigDict
 
+from openfl_flows.data.skew import NOTE as SKEW_NOTE
 from openfl_flows.data.structures.select import (
     Structure,
     StructureSelection,
@@ -44,11 +45,6 @@ from openfl_flows.seeds import derived_seed
 from openfl_flows.state import State
 
 logger = logging.getLogger(__name__)
-
-_SKEW_NOTE = (
-    "Jensen-Shannon divergence of each site's histogram from that of all sites, in bits: 0 equal, "
-    "1 nothing in common"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +92,7 @@ class OpenFold3Task:
         """What each site holds."""
         columns, rows = composition_table(self._dealt, self.data)
         skew_columns, skew_rows = skew_table(self._dealt, self.data)
-        skew = Table(columns=skew_columns, rows=skew_rows, note=_SKEW_NOTE)
+        skew = Table(columns=skew_columns, rows=skew_rows, note=SKEW_NOTE)
         kept, found = len(self._chosen), len(self._set.structures)
         note = f"{kept:,} of {found:,} structures of {self.data.path}"
         facts = columns[4:]
@@ -113,7 +109,7 @@ class OpenFold3Task:
             return {}
         module = build(self.network).to(self.training.device)
         load_network(module.model, state)
-        dataset, seed = open_validation(self._set.paths(), ids), derived_seed(self.seed, "shown")
+        dataset, seed = open_validation(self._set, ids), derived_seed(self.seed, "shown")
         for index in range(len(dataset)):
             try:
                 write_rollout(roll_out(module, dataset, index, seed=seed), folder)

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from openfl_flows.atomic import replacing, write_json
+from openfl_flows.joins.ema import Ema
 from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
 from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.models.torch_files import load_whole
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import State
 
@@ -43,7 +45,8 @@ class Site:
         budget: How long to train each round.
         resident: How many learners one process keeps alive.
         plan: What the rounds belong to: a completed round of another plan is trained anew.
-        average: The moving average to validate in place of the global model, or None.
+        average: Rule of the moving average that is validated in place of the global model, for
+            which every round must have as many steps; None to validate the model.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Site:
         budget: Budget,
         resident: int = 0,
         plan: str = "",
-        average: SiteAverage | None = None,
+        average: Ema | None = None,
     ) -> None:
         self.name = name
         self.folder = folder
@@ -63,7 +66,7 @@ class Site:
         self._budget = budget
         self._resident = resident
         self._plan = plan
-        self._average = average
+        self._average = average and SiteAverage(folder, average, budget.num_steps(0))
 
     def validate(self, model: State, round_: int) -> Means:
         """Validate the global model that begins ``round_``, or its moving average."""
@@ -264,12 +267,7 @@ def _load(path: Path) -> LocalState:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected the site's local state of that round")
     try:
-        # torch reads a tensor with a damaged byte as if nothing were wrong.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} is damaged")
-        loaded: LocalState = torch.load(path, weights_only=True)
+        loaded: LocalState = load_whole(path)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not a readable local state: {reason}") from None

@@ -11,7 +11,6 @@ from openfl.federated.task.runner import TaskRunner
 from openfl.utilities import TensorKey
 
 from openfl_flows.experiment import Experiment
-from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Means
 from openfl_flows.ops.memory import peak_rss_bytes
@@ -80,17 +79,15 @@ class LearnerTaskRunner(TaskRunner):
         local = Path("local_state") / name
         for stray in local.glob(".*.tmp"):
             stray.unlink()
-        budget, ema = self._experiment.budget, None
-        if self._experiment.validate == "average":
-            ema = self._experiment.ema
+        by_average = self._experiment.validate == "average"
         self._site = Site(
             name,
             lambda: built.pop() if built else task.learner(name),
             folder=local,
-            budget=budget,
+            budget=self._experiment.budget,
             resident=1,
             plan=federation,
-            average=ema and SiteAverage(local, ema, budget.num_steps(0)),
+            average=self._experiment.ema if by_average else None,
         )
 
     def forget_update(self) -> None:

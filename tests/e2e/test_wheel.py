@@ -55,7 +55,9 @@ def test_the_wheel_carries_what_a_run_needs_and_nothing_else(wheel) -> None:
     code = {str(file.relative_to(ROOT)) for file in ROOT.glob("openfl_flows/**/*.py")}
     data = {
         "openfl_flows/data/samples/molecules.csv",
+        "openfl_flows/data/samples/structures/prepared/set.json",
         "openfl_flows/report/run.html.j2",
+        "openfl_flows/report/viewer.js",
         "openfl_flows/report/study.html.j2",
         "openfl_flows/models/digress/native/kernels.cpp",
         "openfl_flows/models/digress/native/edge_block.h",

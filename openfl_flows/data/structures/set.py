@@ -78,10 +78,10 @@ class StructureSet:
         structures: Mapping[str, Any] = self.cache["structure_data"]
         return structures
 
-    def paths(self, cache_file: Path | None = None) -> dict[str, Any]:
-        """``dataset_paths`` of an OpenFold3 dataset over the structures of a cache, or over all."""
+    def paths(self, cache_file: Path) -> dict[str, Any]:
+        """``dataset_paths`` of an OpenFold3 dataset over the structures of ``cache_file``."""
         return {
-            "dataset_cache_file": str(cache_file or self.folder / CACHE),
+            "dataset_cache_file": str(cache_file),
             "target_structures_directory": str(self.folder / "structure_files"),
             "target_structure_file_format": "npz",
             "reference_molecule_directory": str(self.folder / "reference_mols"),
@@ -93,7 +93,12 @@ class StructureSet:
 
         OpenFold3 draws a chain or interface the less often the more of its cluster there are, so a
         share must count its own.
+
+        Raises:
+            ValueError: An id is not in the set.
         """
+        if unknown := sorted(set(ids) - self.structures.keys()):
+            raise ValueError(f"{self.folder / CACHE}: holds no structure {unknown[0]}")
         chosen = {name: self.structures[name] for name in sorted(ids)}
         counts = Counter(
             (kind, part["cluster_id"])

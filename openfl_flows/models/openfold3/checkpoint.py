@@ -29,6 +29,7 @@ from openfl_flows.models.openfold3.network import (
     state_dict_names,
     unique_tensors,
 )
+from openfl_flows.models.torch_files import load_whole
 from openfl_flows.state import Array, State
 
 Weights = Literal["ema", "model"]
@@ -90,12 +91,7 @@ def read_torch(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected a checkpoint of OpenFold3")
     try:
-        # torch reads a tensor with a damaged byte as if nothing were wrong.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} in it is damaged")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = load_whole(path, map_location="cpu", mmap=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: holds other things than tensors and plain values, which is all that is read "

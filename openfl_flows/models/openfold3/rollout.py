@@ -25,6 +25,7 @@ from openfold3.core.utils.tensor_utils import tensor_tree_map
 from openfold3.projects.of3_all_atom.config.dataset_configs import TrainingDatasetSpec
 from openfold3.projects.of3_all_atom.runner import OpenFold3AllAtom
 
+from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.metrics.mean import Mean, merge
 from openfl_flows.metrics.structure import loss_means, predicted_errors, structure_metrics
 from openfl_flows.models.openfold3.randomness import seeded
@@ -63,37 +64,25 @@ class Rollout:
     means: Mapping[str, Mean]
 
 
-def open_validation(
-    paths: Mapping[str, Any], ids: Collection[str] | None = None
-) -> ValidationPDBDataset:
-    """OpenFold3's validation dataset over structures that are prepared for training, each whole.
+def open_validation(structures: StructureSet, ids: Collection[str]) -> ValidationPDBDataset:
+    """OpenFold3's validation dataset over some structures of a set, each whole.
 
     OpenFold3 makes such a dataset's cache of the PDB's ranking of ligands, over the network; here
     every chain and interface counts.
 
-    Args:
-        paths: ``dataset_paths`` of the training dataset.
-        ids: Structures of its cache to take; None for all.
-
     Raises:
-        ValueError: An id is not in the cache.
+        ValueError: An id is not in the set.
     """
-    source = Path(paths["dataset_cache_file"])
-    cache = json.loads(source.read_text())
-    if ids is not None:
-        if unknown := sorted(set(ids) - cache["structure_data"].keys()):
-            raise ValueError(f"{source}: holds no structure {unknown[0]}")
-        chosen = {name: cache["structure_data"][name] for name in sorted(ids)}
-        cache = {**cache, "structure_data": chosen}
+    cache = validation_cache(structures.subset(ids))
     with tempfile.TemporaryDirectory(prefix="openfl-flows-") as folder:
         file = Path(folder) / "cache.json"
         # OpenFold3 reads what kind of cache it is from the second line.
-        file.write_text(json.dumps(validation_cache(cache), indent=1))
+        file.write_text(json.dumps(cache, indent=1))
         spec = TrainingDatasetSpec(
             name="validation",
             dataset_class="ValidationPDBDataset",
             mode="validation",
-            config={"dataset_paths": {**paths, "dataset_cache_file": file}},
+            config={"dataset_paths": structures.paths(file)},
         )
         return ValidationPDBDataset(spec.config)
 

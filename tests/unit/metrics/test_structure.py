@@ -17,7 +17,7 @@ from openfold3.core.utils.permutation_alignment import safe_multi_chain_permutat
 from openfold3.core.utils.tensor_utils import tensor_tree_map
 from scipy.spatial.transform import Rotation
 
-from openfl_flows.data.structures.set import CACHE, StructureSet
+from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.metrics.mean import Mean, merge
 from openfl_flows.metrics.structure import LDDT, ligand_rmsds, loss_means, structure_metrics
 from openfl_flows.models.openfold3.config import OpenFold3Config
@@ -144,7 +144,7 @@ Lysozyme = tuple[dict[str, Any], AtomArray]
 def lysozyme(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Lysozyme:
     """T4 lysozyme with toluene, mercaptoethanol and a chloride, as OpenFold3 reads it."""
     folder = link_set(shared_data, tmp_path_factory.mktemp("metrics") / "set")
-    dataset = open_validation(StructureSet.open(folder).paths(folder / CACHE), ["7l39"])
+    dataset = open_validation(StructureSet.open(folder), ["7l39"])
     with seeded(1):
         batch = openfold_batch_collator([dataset[0]])
     return batch, batch.pop("atom_array")[0]

@@ -9,7 +9,7 @@ from openfold3.core.data.framework.single_datasets.validation import ValidationP
 from openfold3.core.data.io.structure.cif import parse_mmcif
 from openfold3.projects.of3_all_atom.runner import OpenFold3AllAtom
 
-from openfl_flows.data.structures.set import CACHE, StructureSet
+from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.metrics.mean import merge
 from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.network import build
@@ -29,7 +29,7 @@ def module() -> OpenFold3AllAtom:
 
 
 def opened(structures: StructureSet, *ids: str) -> ValidationPDBDataset:
-    return open_validation(structures.paths(structures.folder / CACHE), ids)
+    return open_validation(structures, ids)
 
 
 def test_a_rollout_is_repeatable_and_leaves_no_trace(structures, module, tmp_path):
