@@ -39,10 +39,11 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-# The embedded sample made again: needs tblite, about two minutes.
+# The embedded molecules and proteins made again: needs tblite, about two minutes.
 sample: $(READY)
 	$(VENV)/bin/pip install -q '.[sample]'
 	$(VENV)/bin/python -m openfl_flows.data.make_sample --out openfl_flows/data/samples/molecules.csv
+	$(VENV)/bin/python -m openfl_flows.data.make_protein_sample --out openfl_flows/data/samples/proteins.fasta
 
 # The checked-in workspaces rendered again.
 workspaces: $(READY)
