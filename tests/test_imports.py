@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A package may import itself and what stands above it in this list, never a neighbour.
 LAYERS: list[set[str]] = [
-    {"atomic", "seeds", "state"},
+    {"atomic", "cache_folder", "seeds", "state"},
     {"update"},
     {"joins", "codecs", "data"},
     {"metrics"},
@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"ops", "attestation"},
     {"learners"},
     {"experiment", "pki"},
-    {"flows", "taskrunner", "centralized", "study"},
+    {"flows", "taskrunner", "baselines", "study"},
     {"report"},
     {"cli"},
     {"__main__"},

@@ -22,7 +22,7 @@ from openfl_flows.models.digress import (
     Noisy,
     stratified_timesteps,
 )
-from openfl_flows.models.digress.precision import Kernels, Precision, in_precision
+from openfl_flows.models.precision import Kernels, Precision, in_precision
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, State
 

@@ -22,7 +22,7 @@ from openfl_flows.metrics.distribution import MoleculeSet, compare
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.metrics.molecules import MoleculeQuality, canonical_smiles, evaluate_molecules
 from openfl_flows.models.digress import Descent, Graphs, Guidance, Sampled, Selection
-from openfl_flows.models.digress.precision import Precision, in_precision
+from openfl_flows.models.precision import Precision, in_precision
 from openfl_flows.seeds import derived_seed
 
 _MOST_REFERENCES = 5000

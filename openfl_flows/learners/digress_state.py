@@ -20,7 +20,7 @@ from openfl_flows.models.digress import (
     regressor_config,
     to_published,
 )
-from openfl_flows.models.digress.precision import Kernels
+from openfl_flows.models.precision import Kernels
 from openfl_flows.state import State
 
 _STATISTICS = "statistics."

@@ -20,7 +20,7 @@ from openfl_flows.data.source import MoleculeSource
 from openfl_flows.learners.base import Budget
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
 from openfl_flows.models.digress import Denoiser, DigressConfig, GraphStatistics, count_statistics
-from openfl_flows.models.digress.precision import Kernels, Precision, in_precision
+from openfl_flows.models.precision import Kernels, Precision, in_precision
 from openfl_flows.models.digress.statistics import statistics_from_counts
 from openfl_flows.ops.memory import peak_rss_bytes
 

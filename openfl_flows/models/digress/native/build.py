@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from openfl_flows.cache_folder import cache_folder
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 
 _FLAGS = (
@@ -31,7 +33,7 @@ def kernels() -> Any:
     Raises:
         ValueError: There is no C++ compiler (``$CXX``, or c++), or it refuses the source.
     """
-    library = _folder() / f"digress-{_digest()}.so"
+    library = cache_folder() / f"digress-{_digest()}.so"
     if not library.exists():
         _compile(library)
     torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
@@ -86,8 +88,3 @@ def _processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     told = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     return "\n".join(sorted(told)) or platform.processor()
-
-
-def _folder() -> Path:
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_home) / "openfl_flows"

@@ -13,7 +13,7 @@ from torch import Tensor
 from openfl_flows.models.digress import QM9_PUBLISHED, Denoiser, DigressConfig, Noisy, Regressor
 from openfl_flows.models.digress.config import regressor_config
 from openfl_flows.models.digress.native.build import kernels
-from openfl_flows.models.digress.precision import in_precision
+from openfl_flows.models.precision import in_precision
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 

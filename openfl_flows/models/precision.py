@@ -1,4 +1,4 @@
-"""How DiGress is computed: precision of the matrix products, and whose kernels."""
+"""How a model is computed: the precision of its matrix products, and whose kernels."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
