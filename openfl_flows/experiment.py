@@ -12,11 +12,13 @@ from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.learners.base import Budget, Task
+from openfl_flows.ops.run import Tested
 from openfl_flows.state import State
 
 _PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
-_NAMES = frozenset({"name", "out", "resume", "initial", "initial_digest", "network"})
+_NAMES = frozenset({"name", "out", "resume", "site", "initial", "initial_digest", "network"})
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
+_MAY_HAVE = frozenset({"validate", "tested", "samples"})
 Validate = Literal["model", "average"]
 
 
@@ -63,6 +65,9 @@ class Experiment:
         ema: Moving average of the model, or None.
         validate: What sites validate at the beginning of each round: the global model, or its
             moving average, which every site computes for itself.
+        tested: Which model is measured on test data: the last one, or the one with the best
+            validation.
+        site: The site that trains alone, None where all of them take part.
         rounds: Number of the last round.
         budget: How long a site trains in each round.
         runtime: Where it runs.
@@ -76,6 +81,8 @@ class Experiment:
     join: Join
     ema: Ema | None
     validate: Validate = "model"
+    tested: Tested = "last"
+    site: str | None = None
     rounds: int
     budget: Budget
     runtime: Runtime
@@ -92,7 +99,7 @@ class Experiment:
         """
         check_keys("the plan", config, required=_PARTS, optional=_NAMES)
         federation = config["federation"]
-        check_keys("federation", federation, required=_FEDERATION, optional={"validate", "samples"})
+        check_keys("federation", federation, required=_FEDERATION, optional=_MAY_HAVE)
         check("federation.match", Literal["samples", "steps"], federation["match"])
         amounts = {"epochs": federation["epochs"], "steps": federation["steps"]}
         budget = check("federation", Budget, amounts)
@@ -103,13 +110,19 @@ class Experiment:
                 f"federation.validate=average needs an average and equal steps at all sites, got "
                 f"ema.name={config['ema'].get('name')}, federation.steps={budget.steps}"
             )
+        tested = check("federation.tested", Tested, federation.get("tested", "last"))
+        check_tested(tested, ema, validate)
+        sites = site_names(federation["sites"])
+        site = check("site", str | None, config.get("site"))
+        if site is not None and site not in sites:
+            raise ValueError(f"site={site}, expected one of {', '.join(sites)}")
         model = dict(config["model"])
         task_class, flow = resolve(model.pop("task")), model.pop("flow")
         parts = {"data": config["data"], "partition": config["partition"]}
         options = {
             **model,
             **{name: part for name, part in parts.items() if part},
-            "sites": site_names(federation["sites"]),
+            "sites": sites,
             "seed": check_count("seed", config["seed"], least=0),
         }
         return cls(
@@ -118,6 +131,8 @@ class Experiment:
             join=_built("join", build_join, config["join"]),
             ema=ema,
             validate=validate,
+            tested=tested,
+            site=site,
             rounds=check_count("federation.rounds", federation["rounds"], least=1),
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),
@@ -142,6 +157,19 @@ class Experiment:
                 f"expected {self.initial_digest} as the plan says"
             )
         return state
+
+
+def check_tested(tested: Tested, ema: Ema | None, validate: Validate) -> None:
+    """Refuse to test the best model where a moving average is kept that nobody validates.
+
+    Raises:
+        ValueError: That is what is asked for.
+    """
+    if tested == "best" and ema is not None and validate == "model":
+        raise ValueError(
+            "federation.tested=best tests what is validated, expected ema=none or "
+            "federation.validate=average"
+        )
 
 
 def site_names(sites: int | list[str]) -> tuple[str, ...]:

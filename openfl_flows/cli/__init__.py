@@ -17,10 +17,11 @@ from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
 from openfl_flows.cli.study import add_study
 
 EPILOG = """\
-simulate and centralize take the plan's keys as overrides, and -m for sweeps:
+simulate, local and centralize take the plan's keys as overrides, and -m for sweeps:
   openfl-flows simulate experiment=demo
   openfl-flows simulate experiment=digress_qm9 join=diloco federation.sites=8 seed=1 out=DIR
   openfl-flows simulate experiment=demo seed=1,2,3 -m
+  openfl-flows local experiment=demo site=site-1,site-2 -m   each site alone
   openfl-flows simulate resume=DIR
   openfl-flows simulate --cfg job              show the composed plan, run nothing
 

@@ -1,18 +1,22 @@
-"""simulate and centralize: runs of a plan on this machine."""
+"""simulate, local and centralize: runs of a plan on this machine."""
 
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openfl_flows.cli.errors import reporting_errors
 from openfl_flows.cli.plan import compose, leaves, plain, plan_folder, register_resolvers
 from openfl_flows.cli.results import show_run
 
+if TYPE_CHECKING:
+    from openfl_flows.experiment import Experiment
+
 PLAN_COMMANDS = {
     "simulate": "run a federation on this machine or on Ray: simulate [KEY=VALUE ...]",
+    "local": "train at one site alone, on its own data: local site=SITE [KEY=VALUE ...]",
     "centralize": "train the centralized baseline of the same plan: centralize [KEY=VALUE ...]",
 }
 """Commands whose command line is Hydra's, with what they do."""
@@ -50,6 +54,26 @@ def run_plan_command(command: str, overrides: list[str]) -> None:
 
     sys.argv = [f"openfl-flows {command}", *overrides]
     job()
+
+
+def build_experiment(command: str, config: Mapping[str, Any]) -> "Experiment":
+    """The experiment that one of :data:`PLAN_COMMANDS` runs.
+
+    Raises:
+        ValueError: A value of the plan cannot be used, or not by this command.
+    """
+    from openfl_flows.experiment import Experiment
+
+    experiment = Experiment.from_config(config)
+    sites = ", ".join(experiment.task.sites)
+    if command == "local" and experiment.site is None:
+        raise ValueError(f"site=null, expected the site that trains alone, one of {sites}")
+    if command != "local" and experiment.site is not None:
+        raise ValueError(
+            f"site={experiment.site} is of the command local, expected site=null: "
+            f"{command} takes all sites, {sites}"
+        )
+    return experiment
 
 
 def _resumed(folder: str, overrides: list[str]) -> tuple[dict[str, Any], bool]:
@@ -93,23 +117,26 @@ def _said(overrides: Sequence[str]) -> dict[str, Any]:
 def _run_plan(command: str, config: dict[str, Any], resume: bool) -> None:
     # OpenFL prints a line for every task that a module registers, at import.
     with contextlib.redirect_stdout(io.StringIO()):
-        from openfl_flows.centralized import train_centralized
-        from openfl_flows.experiment import Experiment
+        from openfl_flows.baselines import train_centralized, train_local
         from openfl_flows.flows.simulation import simulate_experiment
 
-    experiment = Experiment.from_config(config)
+    experiment = build_experiment(command, config)
     if command == "simulate":
-        run = simulate_experiment(experiment, config["out"], resume=resume)
+        show_run(simulate_experiment(experiment, config["out"], resume=resume))
+        return
+    options: dict[str, Any] = {
+        "rounds": experiment.rounds,
+        "budget": experiment.budget,
+        "out": config["out"],
+        "threads": experiment.runtime.threads,
+        "tested": experiment.tested,
+        "initial": None if resume else experiment.initial_state(),
+        "config": config,
+        "resume": resume,
+    }
+    if experiment.site is not None:
+        run = train_local(experiment.task, site=experiment.site, **options)
     else:
-        run = train_centralized(
-            experiment.task,
-            rounds=experiment.rounds,
-            budget=experiment.budget,
-            out=config["out"],
-            match=config["federation"]["match"],
-            threads=experiment.runtime.threads,
-            initial=None if resume else experiment.initial_state(),
-            config=config,
-            resume=resume,
-        )
+        match = config["federation"]["match"]
+        run = train_centralized(experiment.task, match=match, **options)
     show_run(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openfl_flows.cli.plan import compose, compose_study, leaves
-from openfl_flows.cli.runs import PLAN_COMMANDS
+from openfl_flows.cli.runs import PLAN_COMMANDS, build_experiment
 
 if TYPE_CHECKING:
     from openfl_flows.study.jobs import Failure, Job
@@ -19,6 +19,9 @@ RECORD = "study.json"
 
 _FREE = ("out", "resume", "federation.rounds")
 """Keys in which a run may differ from its plan; so does ``runtime``, but for its threads."""
+
+_SINCE = {"federation.tested": "last"}
+"""What runs did of before these keys were in the plan."""
 
 
 def add_study(commands: Any) -> None:
@@ -68,7 +71,6 @@ def plan_study(overrides: Sequence[str]) -> tuple["Study", tuple["Job", ...]]:
         ValueError: The study or one of its plans cannot be used, or the folder holds something
             else, or runs of other plans.
     """
-    from openfl_flows.experiment import Experiment
     from openfl_flows.study.jobs import Job
     from openfl_flows.study.plan import read_study
 
@@ -81,8 +83,9 @@ def plan_study(overrides: Sequence[str]) -> tuple["Study", tuple["Job", ...]]:
     if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
         raise ValueError(f"out={out} exists and is no study's: choose another folder")
     shared = [word for word in overrides if not _is_of_the_study(word)]
-    jobs = []
-    for cell in study.cells():
+    jobs: dict[tuple[str, int], Job] = {}
+    # Those first that others begin with.
+    for cell in sorted(study.cells(), key=lambda cell: study.runs[cell.run].start is not None):
         if cell.command not in PLAN_COMMANDS:
             raise ValueError(
                 f"study.runs.{cell.run}.command={cell.command}, expected one of "
@@ -91,14 +94,23 @@ def plan_study(overrides: Sequence[str]) -> tuple["Study", tuple["Job", ...]]:
         words = (*shared, *cell.overrides)
         try:
             config = compose(words)
-            Experiment.from_config(config)
+            experiment = build_experiment(cell.command, config)
         except ValueError as error:
             raise ValueError(f"study cell {cell.name}: {error}") from None
+        start = study.start_of(cell)
         for seed in study.seeds:
-            rounds = config["federation"]["rounds"]
-            jobs.append(Job(cell=cell, seed=seed, out=out, overrides=words, rounds=rounds))
-            _check_unchanged(jobs[-1], leaves(config | {"seed": seed}))
-    return study, tuple(jobs)
+            job = Job(
+                cell=cell,
+                seed=seed,
+                out=out,
+                overrides=words,
+                rounds=experiment.rounds,
+                tested=experiment.tested,
+                start=None if start is None else jobs[start.name, seed],
+            )
+            jobs[cell.name, seed] = job
+            _check_unchanged(job, leaves(config | {"seed": seed}))
+    return study, tuple(jobs.values())
 
 
 def _check_unchanged(job: "Job", expected: Mapping[str, Any]) -> None:
@@ -106,7 +118,11 @@ def _check_unchanged(job: "Job", expected: Mapping[str, Any]) -> None:
     run = job.run()
     if run is None:
         return
-    recorded = leaves(run.record["config"])
+    recorded = _SINCE | leaves(run.record["config"])
+    if job.start is not None:
+        # A study may be moved as a whole.
+        expected = {**expected, "initial": _in_study(job.start.model)}
+        recorded["initial"] = _in_study(recorded.get("initial"))
     for key in sorted(recorded.keys() | expected.keys()):
         free = key in _FREE or (key.startswith("runtime.") and key != "runtime.threads")
         if not free and recorded.get(key) != expected.get(key):
@@ -121,6 +137,11 @@ def _check_unchanged(job: "Job", expected: Mapping[str, Any]) -> None:
         )
 
 
+def _in_study(file: Any) -> str:
+    """The model of a run as it is seen from the study's folder."""
+    return str(Path(*Path(str(file)).parts[-3:]))
+
+
 def _is_of_the_study(word: str) -> bool:
     key = word.partition("=")[0].lstrip("+~")
     return key in ("out", "study") or key.startswith("study.")
@@ -129,6 +150,9 @@ def _is_of_the_study(word: str) -> bool:
 def _show(failures: Sequence["Failure"]) -> None:
     for failure in failures:
         job = failure.job
+        if failure.status is None:
+            print(f"{job.name} was not run: {' '.join(failure.lines)}", file=sys.stderr)
+            continue
         print(
             f"{job.name} failed with status {failure.status}; its log {job.log} ends:\n  "
             + "\n  ".join(failure.lines),

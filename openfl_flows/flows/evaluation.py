@@ -18,6 +18,8 @@ class EvaluationFlow(FLSpec):
         model: The model to measure.
         next_round: Number of the round that would train it further: it tells the sites which local
             state is theirs.
+        on_validation: Whether to measure it on validation data.
+        on_test: Whether to measure it on test data.
 
     Attributes:
         validated: Validation metrics pooled over sites, once the flow has run.
@@ -26,10 +28,14 @@ class EvaluationFlow(FLSpec):
 
     site: Site
 
-    def __init__(self, model: State, *, next_round: int) -> None:
+    def __init__(
+        self, model: State, *, next_round: int, on_validation: bool = True, on_test: bool = True
+    ) -> None:
         super().__init__(checkpoint=False)
         self.model = model
         self.next_round = next_round
+        self.on_validation = on_validation
+        self.on_test = on_test
         self.validated: Means = {}
         self.tested: Means = {}
 
@@ -41,8 +47,10 @@ class EvaluationFlow(FLSpec):
 
     @collaborator
     def measure(self) -> None:
-        """Validate and test the model on the site's data."""
-        self.validated, self.tested = self.site.measure(self.model, self.next_round)
+        """Validate and test the model on the site's data, or one of the two."""
+        self.validated, self.tested = self.site.measure(
+            self.model, self.next_round, validate=self.on_validation, test=self.on_test
+        )
         self.name = self.site.name
         self.next(self.join)
 

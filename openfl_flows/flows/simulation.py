@@ -12,7 +12,7 @@ from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLS
 from openfl.experimental.workflow.runtime import LocalRuntime
 from ray.exceptions import RayTaskError
 
-from openfl_flows.experiment import Experiment, Runtime, Validate, resolve
+from openfl_flows.experiment import Experiment, Runtime, Validate, check_tested, resolve
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
 from openfl_flows.flows.progress import ProgressBars
@@ -24,7 +24,7 @@ from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
 from openfl_flows.ops.events import EventFiles
-from openfl_flows.ops.run import RunDirectory
+from openfl_flows.ops.run import RunDirectory, Tested
 from openfl_flows.state import State
 
 
@@ -37,6 +37,7 @@ def simulate(
     out: Path | str,
     ema: Ema | None = None,
     validate: Validate = "model",
+    tested: Tested = "last",
     initial: State | None = None,
     flow: type[FederatedFlow] = FederatedFlow,
     runtime: Runtime | None = None,
@@ -54,6 +55,8 @@ def simulate(
         ema: Moving average of the global model at every sync.
         validate: What sites validate each round: the global model or its moving average, which
             needs a budget of steps.
+        tested: Which model is measured on test data: the last one, with its moving average, or the
+            one with the best validation.
         initial: The model to start from; the task's own where it is None.
         flow: The OpenFL flow.
         runtime: Where it runs; one process and one thread by default.
@@ -71,6 +74,7 @@ def simulate(
     out = Path(out).absolute()
     if rounds < 1:
         raise ValueError(f"federation.rounds={rounds}, expected at least 1")
+    check_tested(tested, ema, validate)
     torch.set_num_threads(runtime.threads)
     run = _open(task, join, ema, validate, initial, out, config or {}, resume, rounds)
     site_average = ema if validate == "average" else None
@@ -81,9 +85,9 @@ def simulate(
             run = RunDirectory.open(out)
         # A new one: OpenFL copies a flow with its runtime, and a used one holds open files.
         local_runtime = start(*parties)
-        metrics = _evaluate(local_runtime, run, task)
+        metrics = _evaluate(local_runtime, run, task, tested)
     release_learners()
-    run.finish(metrics)
+    run.finish(metrics, tested=tested)
     return run
 
 
@@ -99,6 +103,7 @@ def simulate_experiment(
         out=out,
         ema=experiment.ema,
         validate=experiment.validate,
+        tested=experiment.tested,
         initial=None if resume else experiment.initial_state(),
         flow=resolve(experiment.flow),
         runtime=experiment.runtime,
@@ -155,8 +160,12 @@ def _train(
         _run(spec, local_runtime)
 
 
-def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dict[str, float]:
-    """Measure the final model, and its moving average where there is one."""
+def _evaluate(
+    local_runtime: LocalRuntime, run: RunDirectory, task: Task, tested: Tested
+) -> dict[str, float]:
+    """Measure the final model, and its moving average where there is one; or the best model."""
+    if tested == "best":
+        return _evaluate_best(local_runtime, run, task)
     model = run.model()
     measured = _measure(local_runtime, model, run.round + 1)
     validated = values(measured.validated)
@@ -170,13 +179,30 @@ def _evaluate(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dic
         drawn = task.evaluate(average, run.path / "samples_ema")
         found = {**values(measured.tested), **values(drawn)}
         metrics |= {f"ema_{name}": value for name, value in found.items()}
-    run.measured(validated)
-    EventFiles(run.path / "tensorboard").write_global(run.round, validated)
+    _note_validation(run, validated)
     return metrics
 
 
-def _measure(local_runtime: LocalRuntime, model: State, next_round: int) -> EvaluationFlow:
-    flow = EvaluationFlow(model, next_round=next_round)
+def _evaluate_best(local_runtime: LocalRuntime, run: RunDirectory, task: Task) -> dict[str, float]:
+    """Validate what the last round made, then test the best of all rounds, and nothing else."""
+    last = run.average() if run.validates_average else run.model()
+    assert last is not None
+    measured = _measure(local_runtime, last, run.round + 1, on_test=False)
+    _note_validation(run, values(measured.validated))
+    model = run.model_to_test("best")
+    measured = _measure(local_runtime, model, run.round + 1, on_validation=False)
+    return {**values(measured.tested), **values(task.evaluate(model, run.path / "samples"))}
+
+
+def _note_validation(run: RunDirectory, validated: Mapping[str, float]) -> None:
+    run.measured(validated)
+    EventFiles(run.path / "tensorboard").write_global(run.round, validated)
+
+
+def _measure(
+    local_runtime: LocalRuntime, model: State, next_round: int, **parts: bool
+) -> EvaluationFlow:
+    flow = EvaluationFlow(model, next_round=next_round, **parts)
     _run(flow, local_runtime)
     return flow
 

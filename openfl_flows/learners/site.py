@@ -74,11 +74,20 @@ class Site:
         learner.receive(model if self._average is None else self._average.at(model, round_))
         return learner.validate()
 
-    def measure(self, model: State, next_round: int) -> tuple[Means, Means]:
-        """Measure a finished model on the site's validation data and on its test data."""
+    def measure(
+        self, model: State, next_round: int, *, validate: bool = True, test: bool = True
+    ) -> tuple[Means, Means]:
+        """Measure a finished model on the site's validation data and on its test data.
+
+        Args:
+            model: The model.
+            next_round: Number of the round that would train it further.
+            validate: Whether to measure it on validation data; else there are no metrics of them.
+            test: Whether to measure it on test data, likewise.
+        """
         learner = self._learner(next_round)
         learner.receive(model)
-        means = learner.validate(), learner.test()
+        means = learner.validate() if validate else {}, learner.test() if test else {}
         self._release()
         return means
 

@@ -20,7 +20,9 @@ from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import State
 
 FORMAT = 1
-Kind = Literal["federated", "centralized"]
+Kind = Literal["federated", "centralized", "local"]
+Tested = Literal["last", "best"]
+"""Which model is measured on test data: the last one, or the one with the best validation."""
 Mode = Literal["min", "max"]
 Weights = Literal["model", "average"]
 BEST = "best.safetensors"
@@ -208,6 +210,7 @@ class RunDirectory:
                 + (" keeps a moving average" if average else " keeps no moving average")
             )
         run.record |= {"status": "running", "metrics": {}, "config": config or run.record["config"]}
+        run.record.pop("tested", None)
         return run
 
     def go_on(self) -> None:
@@ -285,6 +288,30 @@ class RunDirectory:
             )
         return model
 
+    def model_to_test(self, tested: Tested) -> State:
+        """The model to measure on test data, once the last one is validated too.
+
+        Raises:
+            ValueError: It is to be the best one and no model was ever validated by the metric that
+                tells the best, or its file is missing or corrupt.
+        """
+        if tested == "last":
+            return self.model()
+        best = self.best_model()
+        if best is None:
+            metric = self.record.get("best", {}).get("metric")
+            raise ValueError(
+                f"{self.path}: federation.tested=best, but no model has a finite {metric} on "
+                "validation data, which tells the best"
+            )
+        return best
+
+    @property
+    def tested_digest(self) -> str:
+        """Digest of the model that a finished run measured on test data."""
+        # Runs of before it could be chosen tested the last one.
+        return str(self.record.get("tested", self.record)["digest"])
+
     def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
         """Make a round exist: its checkpoint first, then the record that names it.
 
@@ -317,12 +344,19 @@ class RunDirectory:
         if best is not None and math.isfinite(value) and _better(value, best):
             best |= {"round": self.round, "value": value, "digest": self._validated_digest()}
 
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Close the run with the final model's metrics and its weights at the top of the folder."""
+    def finish(self, metrics: Mapping[str, float], *, tested: Tested = "last") -> None:
+        """Close the run with its final metrics, and the last model at the top of the folder.
+
+        Args:
+            metrics: Of the model that was tested.
+            tested: Which one that was.
+        """
         self.write()
         for file in self._checkpoint_folder(self.round).glob("*.safetensors"):
             put_copy(file, self.path / file.name)
         self.record["metrics"] = dict(metrics)
+        chosen = self.record["best"] if tested == "best" else self.record | {"round": self.round}
+        self.record["tested"] = {key: chosen[key] for key in ("round", "digest")}
         self.record["status"] = "finished"
         self.write()
 

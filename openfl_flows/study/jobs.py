@@ -11,12 +11,12 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openfl_flows.ops.run import RunDirectory
+from openfl_flows.ops.run import BEST, RunDirectory, Tested
 from openfl_flows.study.plan import Cell
 
 _LAST_LINES = 12
@@ -34,6 +34,8 @@ class Job:
         out: The study's folder.
         overrides: The whole command line but for seed and folder.
         rounds: Number of its last round.
+        tested: Which of its models is tested.
+        start: The run whose tested model it begins with, None where it begins by itself.
     """
 
     cell: Cell
@@ -41,6 +43,8 @@ class Job:
     out: Path
     overrides: tuple[str, ...]
     rounds: int
+    tested: Tested = "last"
+    start: "Job | None" = None
 
     @property
     def name(self) -> str:
@@ -60,14 +64,14 @@ class Job:
     @property
     def command(self) -> tuple[str, ...]:
         """The command that makes the run from nothing, after ``openfl-flows``."""
-        return (self.cell.command, *self.overrides, f"seed={self.seed}", f"out={self._quoted}")
+        initial = () if self.start is None else (f"initial={_quoted(self.start.model)}",)
+        seed, out = f"seed={self.seed}", f"out={_quoted(self.folder)}"
+        return (self.cell.command, *self.overrides, seed, *initial, out)
 
     @property
-    def _quoted(self) -> str:
-        """The folder as a value in Hydra's grammar."""
-        text = str(self.folder)
-        plain = re.fullmatch(r"[\w./-]+", text)
-        return text if plain else "'" + text.replace("'", "\\'") + "'"
+    def model(self) -> Path:
+        """The model that the run tests, once it is finished."""
+        return self.folder / (BEST if self.tested == "best" else "model.safetensors")
 
     def run(self) -> RunDirectory | None:
         """What there is of the run, None before it began."""
@@ -90,38 +94,56 @@ class Failure:
 
     Attributes:
         job: The run.
-        status: Exit status of its process; negative is the signal that ended it.
-        lines: The last ones that it printed.
+        status: Exit status of its process; negative is the signal that ended it. None where it was
+            not run.
+        lines: The last ones that it printed, or why it was not run.
     """
 
     job: Job
-    status: int
+    status: int | None
     lines: tuple[str, ...]
 
 
 def make_runs(jobs: Sequence[Job], *, at_once: int, say: Say) -> tuple[Failure, ...]:
-    """Make all runs that are not done, ``at_once`` at a time; one that fails stops no other.
+    """Make all runs that are not done, ``at_once`` at a time.
+
+    One that fails stops no other but those that were to begin with its model.
 
     Args:
-        jobs: The runs.
+        jobs: The runs, with all that any of them begins with.
         at_once: Processes at once.
         say: Takes a line when a run starts or ends.
 
     Returns:
         The runs that failed.
     """
+    failures: dict[str, Failure] = {}
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            ends = list(pool.map(lambda job: _make(job, say), jobs))
+            at_work = {pool.submit(_make, job, say): job for job in jobs if job.start is None}
+            while at_work:
+                for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                    ended, failure = at_work.pop(future), future.result()
+                    if failure is not None:
+                        failures[ended.name] = failure
+                    at_work |= {
+                        pool.submit(_make, job, say): job
+                        for job in jobs
+                        if job.start is not None and job.start.name == ended.name
+                    }
         except BaseException:
             # What is stopped by the keyboard begins nothing more.
             pool.shutdown(cancel_futures=True)
             raise
-    return tuple(end for end in ends if end is not None)
+    return tuple(failures[job.name] for job in jobs if job.name in failures)
 
 
 def _make(job: Job, say: Say) -> Failure | None:
     with _locked(job, say) as lock:
+        obstacle = None if job.start is None else _obstacle(job, job.start)
+        if obstacle is not None:
+            say(f"{job.name}: not run, {obstacle}")
+            return Failure(job=job, status=None, lines=(obstacle,))
         if job.done():
             say(f"{job.name}: done before")
             return None
@@ -146,6 +168,22 @@ def _make(job: Job, say: Say) -> Failure | None:
     return Failure(job=job, status=ended.returncode, lines=lines)
 
 
+def _obstacle(job: Job, start: Job) -> str | None:
+    """Why a job cannot begin with the model of another, or go on from it."""
+    first = start.run()
+    if first is None or not start.done():
+        return f"{start.name}, whose model it begins with, is not finished"
+    if not start.model.is_file():
+        return f"{start.model}, which it begins with, is missing"
+    run = job.run()
+    if run is not None and run.record["initial"]["digest"] != first.tested_digest:
+        return (
+            f"{job.folder} began with another model than {start.name} has now: "
+            "remove that folder to begin anew"
+        )
+    return None
+
+
 def _arguments(job: Job) -> tuple[str, ...]:
     """The command that begins the run, or that goes on with it."""
     if job.run() is None:
@@ -168,3 +206,10 @@ def _locked(job: Job, say: Say) -> Iterator[int]:
             say(f"{job.name}: another process is at work on it, waits")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    text = str(path)
+    plain = re.fullmatch(r"[\w./-]+", text)
+    return text if plain else "'" + text.replace("'", "\\'") + "'"

@@ -22,6 +22,8 @@ class RunPlan:
         overrides: Of the plan, for all of its cells.
         grid: Axis -> choice -> overrides of the plan; every combination is a cell. A choice that
             is null is left out, as a plan does with one that it inherits.
+        start: Another run. Each cell begins with the model that was tested in the cell of that run
+            with the same choices, and seed: the last, or the best with federation.tested=best.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -29,6 +31,7 @@ class RunPlan:
     command: str
     overrides: tuple[str, ...] = ()
     grid: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    start: str | None = None
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -108,8 +111,8 @@ class Study:
         limits: Largest published differences in percent, by metric.
 
     Raises:
-        ValueError: There is no run or no seed, a name is not a plain word, or a pair names a run,
-            an axis or a choice that does not exist.
+        ValueError: There is no run or no seed, a name is not a plain word, a pair names a run, an
+            axis or a choice that does not exist, or a run cannot begin where it should.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -139,6 +142,8 @@ class Study:
             _check_words(f"study.runs.{name}", [name, *run.grid])
             for axis, choices in run.grid.items():
                 _check_words(f"study.runs.{name}.grid.{axis}", list(choices))
+        for name, run in self.runs.items():
+            self._check_start(name, run)
         for name in self.published:
             self._run("study.published", name)
         for pair in self.compare:
@@ -163,17 +168,51 @@ class Study:
 
     def compared(self, pair: Pair) -> tuple[tuple[Cell, Cell], ...]:
         """Each cell of a pair's run with its reference; a cell is not compared with itself."""
-        found = {(cell.run, tuple(sorted(cell.at.items()))): cell for cell in self.cells()}
-        axes = self.runs[pair.reference].grid
         matched = []
         for cell in self.cells():
             if cell.run != pair.run:
                 continue
-            at = {a: choice for a, choice in {**cell.at, **pair.at}.items() if a in axes}
-            reference = found.get((pair.reference, tuple(sorted(at.items()))))
+            reference = self._cell_at(pair.reference, {**cell.at, **pair.at})
             if reference is not None and reference != cell:
                 matched.append((cell, reference))
         return tuple(matched)
+
+    def start_of(self, cell: Cell) -> Cell | None:
+        """The cell whose model another begins with, None for one that begins by itself."""
+        start = self.runs[cell.run].start
+        return None if start is None else self._cell_at(start, cell.at)
+
+    def _cell_at(self, run: str, at: Choices) -> Cell | None:
+        """The cell of a run with the given choices on the axes that the run has."""
+        wanted = {axis: choice for axis, choice in at.items() if axis in self.runs[run].grid}
+        found = (cell for cell in self.cells() if cell.run == run and cell.at == wanted)
+        return next(found, None)
+
+    def _check_start(self, name: str, run: RunPlan) -> None:
+        if run.start is None:
+            return
+        key = f"study.runs.{name}.start"
+        start = self._run(key, run.start)
+        if start.start is not None:
+            raise ValueError(
+                f"{key}={run.start}, which begins with the model of {start.start!r} itself: "
+                "expected a run without a start"
+            )
+        choices = (words for axis in run.grid.values() for words in axis.values())
+        for word in (*run.overrides, *(word for words in choices for word in words)):
+            if word.partition("=")[0] == "initial":
+                raise ValueError(f"{key}={run.start} and {word}, expected one of the two")
+        for axis, known in start.grid.items():
+            if axis not in run.grid:
+                raise ValueError(
+                    f"{key}={run.start}, which has the axis {axis!r} in its grid, but {name!r} "
+                    "has not"
+                )
+            for choice in run.grid[axis].keys() - known.keys():
+                raise ValueError(
+                    f"{key}={run.start}, which has no {axis} {choice!r}, expected one of "
+                    + ", ".join(known)
+                )
 
     def _check_pair(self, pair: Pair) -> None:
         run, reference = (self._run("study.compare", n) for n in (pair.run, pair.reference))

@@ -67,6 +67,7 @@ def export_workspace(
     """
     folder = folder.absolute()
     experiment = Experiment.from_config(config)
+    _check_agreed(experiment)
     in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if in_use and not (replace and _is_exported(folder)):
         wanted = "an exported workspace to replace" if replace else "an empty folder or none"
@@ -159,6 +160,8 @@ def _agreed(
 ) -> dict[str, Any]:
     """The plan as every party needs it, with what was measured on data as constants."""
     federation = {**config["federation"], "sites": list(experiment.task.sites)}
+    # There is nothing to choose, see _check_agreed.
+    federation.pop("tested", None)
     return {
         "name": config.get("name", "federation"),
         "seed": config["seed"],
@@ -174,6 +177,17 @@ def _agreed(
         # Nothing else of where a simulation runs decides a bit.
         "runtime": {"threads": experiment.runtime.threads},
     }
+
+
+def _check_agreed(experiment: Experiment) -> None:
+    """Refuse what a simulation or a baseline can do and a federation cannot."""
+    if experiment.tested != "last":
+        raise ValueError(
+            f"federation.tested={experiment.tested}: a federation tests the last model, expected "
+            "federation.tested=last; `openfl-flows evaluate` can test the best one of its run"
+        )
+    if experiment.site is not None:
+        raise ValueError(f"site={experiment.site} is of the command local, expected site=null")
 
 
 def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment, deal: bool) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from openfl_flows.centralized import train_centralized
+from openfl_flows.baselines import train_centralized
 from openfl_flows.cli import main
 from openfl_flows.cli.plan import compose
 from openfl_flows.experiment import Experiment

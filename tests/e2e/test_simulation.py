@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from openfl_flows.centralized import train_centralized
+from openfl_flows.baselines import train_centralized
 from openfl_flows.experiment import Runtime
 from openfl_flows.flows.simulation import simulate
 from openfl_flows.joins.base import Join, Updates, screened

@@ -52,6 +52,9 @@ def lines(log: Path) -> list[str]:
         (("federation.rounds=0",), "federation.rounds=0"),
         (("seed=3",), "study.seeds"),
         (("study.speed=3",), "speed"),
+        (("site=site-1",), "cell federated: site=site-1 is of the command local"),
+        (("+study.runs.x.command=local",), "cell x: site=null, expected the site"),
+        (("+study.runs.x={command: simulate, start: y}",), "study.runs.x.start names 'y'"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_starts(overrides, message, folder, capsys) -> None:
@@ -78,6 +81,68 @@ def test_every_run_keeps_the_users_overrides_and_a_path_with_a_space() -> None:
     command = jobs[0].command
     assert command[:4] == ("simulate", "experiment=toy", "join=diloco", "seed=3")
     assert command[4] == f"out='{Path('a b').absolute()}/runs/federated-seed-3'"
+
+
+ALONE = (*TOY, "~study.runs.centralized", "study.compare=[]")
+TUNED = (
+    *ALONE,
+    "+study.runs.tuned={command: local, start: federated, grid: {site: {"
+    'site-1: ["site=site-1"], site-2: ["site=site-2"]}}}',
+)
+
+
+def test_every_site_tunes_the_federations_model_of_the_same_seed(folder, capsys) -> None:
+    words = (*TUNED, "study.seeds=[3,4]", "federation.tested=best", "out=out")
+    assert main((*words, "--dry-run")) == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("/")[2] for line in commands] == [
+        "federated-seed-3", "federated-seed-4", "tuned-site-1-seed-3", "tuned-site-1-seed-4",
+        "tuned-site-2-seed-3", "tuned-site-2-seed-4",
+    ]  # fmt: skip
+    for line in commands[2:]:
+        best = folder / "out" / "runs" / f"federated-seed-{line[-1]}" / "best.safetensors"
+        assert f" initial={best} " in line
+        assert line.startswith("openfl-flows local experiment=toy ")
+    assert not list(folder.iterdir())
+
+
+def test_tuning_is_made_after_the_federation_and_stays_with_its_model(folder, capsys) -> None:
+    tuned = (*TUNED[1:], "study.runs.tuned.grid.site.site-2=null")
+    assert main(("study", *tuned, "study.jobs=2", "out=out")) == 0
+    runs = folder / "out" / "runs"
+    record = RunDirectory.open(runs / "tuned-site-1-seed-1").record
+    assert record["kind"] == "local"
+    assert record["initial"]["digest"] == digest(runs / "federated-seed-1")
+    assert "tuned-site-1" in (folder / "out" / "report.html").read_text()
+    # Moved as a whole it is the same study, which is done.
+    (folder / "out").rename(folder / "moved")
+    capsys.readouterr()
+    assert main(("study", *tuned, "out=moved", "--report")) == 0
+    # A federation that goes on has another model, with which they did not begin.
+    plan_study((*tuned, "out=moved"))
+    assert main(("study", *tuned, "federation.rounds=3", "out=moved")) == 1
+    error = capsys.readouterr().err
+    assert "tuned-site-1-seed-1 was not run: " in error
+    assert "began with another model than federated-seed-1 has now" in error
+    assert digest(folder / "moved" / "runs" / "federated-seed-1")
+    # Nor may they begin with another run's.
+    changed = (*tuned, "+study.runs.other.command=simulate", "study.runs.tuned.start=other")
+    with pytest.raises(
+        ValueError, match=r"tuned-site-1-seed-1 was run with initial=runs/federated"
+    ):
+        plan_study((*changed, "out=moved", "federation.rounds=3"))
+
+
+def test_a_study_of_before_a_key_was_in_the_plan_goes_on(folder) -> None:
+    assert main((*ALONE, "out=out")) == 0
+    file = folder / "out" / "runs" / "federated-seed-1" / "run.json"
+    record = json.loads(file.read_text())
+    del record["config"]["federation"]["tested"], record["config"]["site"], record["tested"]
+    file.write_text(json.dumps(record))
+    _, (job,) = plan_study((*ALONE[1:], "out=out"))
+    assert job.done()
+    with pytest.raises(ValueError, match="was run with federation.tested=last, but the plan has"):
+        plan_study((*ALONE[1:], "federation.tested=best", "out=out"))
 
 
 def test_killed_it_goes_on_waits_for_what_still_works_and_ends_the_same(folder) -> None:

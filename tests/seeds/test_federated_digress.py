@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openfl_flows.centralized import train_centralized
+from openfl_flows.baselines import train_centralized
 from openfl_flows.cli.plan import compose
 from openfl_flows.experiment import Experiment
 from openfl_flows.flows.simulation import simulate_experiment

@@ -314,3 +314,33 @@ def killed_at(count: int, work: Callable[[], None]) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, -signal.SIGKILL)
     return status != 0
+
+
+@pytest.mark.parametrize(("tested", "round_"), [("last", 3), ("best", 1)])
+def test_the_record_says_which_model_was_tested(tmp_path, tested, round_) -> None:
+    run = RunDirectory.create(tmp_path, config={}, initial=checkpoint(0), best=("nll", "min"))
+    play(run, [5.0, 2.0, 3.0, 4.0])
+    model = run.model_to_test(tested)
+    assert model == checkpoint(round_).model
+    run.finish({"test_nll": 1.0}, tested=tested)
+    again = RunDirectory.open(tmp_path)
+    assert again.record["tested"] == {"round": round_, "digest": model.digest()}
+    assert again.tested_digest == model.digest()
+    assert load_state(tmp_path / "model.safetensors") == checkpoint(3).model
+    # What goes on has tested nothing yet.
+    assert "tested" not in resume(tmp_path).record
+
+
+def test_there_is_no_best_model_to_test_without_its_metric(tmp_path) -> None:
+    run = RunDirectory.create(tmp_path, config={}, initial=checkpoint(0), best=("mse", "min"))
+    play(run, [1.0, 2.0])
+    with pytest.raises(ValueError, match="tested=best, but no model has a finite mse"):
+        run.model_to_test("best")
+    assert run.model_to_test("last") == checkpoint(1).model
+
+
+def test_a_run_of_before_it_was_recorded_tested_its_last_model(run) -> None:
+    commit(run, 1)
+    run.finish({})
+    del run.record["tested"]
+    assert run.tested_digest == checkpoint(1).model.digest()

@@ -54,6 +54,26 @@ def test_a_run_without_a_grid_is_the_reference_of_all_cells() -> None:
     assert {reference for _, reference in found} == {"centralized"}
 
 
+def started(**changes: Any) -> dict[str, Any]:
+    """Changes that add a run which begins with the model of the federated one."""
+    site = {name: [f"site={name}"] for name in ("site-1", "site-2")}
+    tuned = {"command": "local", "start": "federated", "grid": {**GRID, "site": site}}
+    return {"runs": {**VALUES["runs"], "tuned": tuned | changes}}
+
+
+def test_a_run_begins_with_the_cell_of_the_same_choices() -> None:
+    found = study(**started())
+    cells = {cell.name: cell for cell in found.cells()}
+    assert len(cells) == 4 + 1 + 8
+    for cell in cells.values():
+        start = found.start_of(cell)
+        if cell.run == "tuned":
+            assert start is not None
+            assert start.name == f"federated-{cell.at['split']}-{cell.at['sites']}"
+        else:
+            assert start is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -76,6 +96,18 @@ def test_a_run_without_a_grid_is_the_reference_of_all_cells() -> None:
         ({"jobs": 0}, "study.jobs=0"),
         ({"runs": {}}, "study.runs is empty"),
         ({"runs": {"a/b": {"command": "simulate"}}}, "name 'a/b'"),
+        (started(start="other"), "study.runs.tuned.start names 'other', expected one of federated"),
+        (started(start="tuned"), "start=tuned, which begins with the model of 'tuned' itself"),
+        (started(grid={"split": GRID["split"]}), "has the axis 'sites' in its grid, but 'tuned'"),
+        (
+            started(grid={**GRID, "split": {"size": ["partition=ranges"]}}),
+            "which has no split 'size', expected one of iid, scaffold",
+        ),
+        (started(overrides=["initial=a.pt"]), "start=federated and initial=a.pt, expected one"),
+        (
+            started(grid={**GRID, "from": {"a": ["initial=a.pt"]}}),
+            "start=federated and initial=a.pt",
+        ),
         ({"speed": 3}, "speed"),
         ({"runs": {"a": {"comand": "simulate"}}}, "runs.a"),
     ],
@@ -83,6 +115,13 @@ def test_a_run_without_a_grid_is_the_reference_of_all_cells() -> None:
 def test_what_cannot_be_run_is_refused_by_name(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         study(**changes)
+
+
+def test_a_start_that_begins_with_another_model_itself_is_refused() -> None:
+    runs = started()["runs"]
+    runs["more"] = {**runs["tuned"], "start": "tuned"}
+    with pytest.raises(ValueError, match="start=tuned, which begins with the model of 'federated'"):
+        study(runs=runs)
 
 
 def test_a_choice_that_is_null_is_left_out() -> None:

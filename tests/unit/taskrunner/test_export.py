@@ -218,6 +218,8 @@ def test_an_export_that_fails_leaves_nothing(tmp_path) -> None:
         ("network.max_norm_ratio=0.5", "network.max_norm_ratio=0.5, expected above 1"),
         ("+network.use_tls=false", "network.use_tls=False"),
         ("federation.sites=[North,south]", "North"),
+        ("federation.tested=best", "tested=best: a federation tests the last model"),
+        ("site=site-1", "site=site-1 is of the command local"),
     ],
 )
 def test_what_no_federation_could_use_is_refused_in_one_line(override, message, tmp_path) -> None:
