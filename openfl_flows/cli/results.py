@@ -30,12 +30,15 @@ def add_results(commands: Any) -> None:
 
 def show_run(run: "RunDirectory") -> None:
     """Draw a finished run's molecules, write its report, and print what it came to."""
+    from openfl_flows.metrics.class_scores import rate_of
     from openfl_flows.report.html import write_report
     from openfl_flows.report.samples import draw_samples
 
     draw_samples(run.path / "samples")
     for name, value in run.record["metrics"].items():
-        print(f"{name:>20}  {value:.4f}")
+        # Each class's are in the report.
+        if rate_of(name) is None:
+            print(f"{name:>20}  {value:.4f}")
     print(f"digest {run.record['digest']}")
     print(f"report {write_report(run.path)}")
 

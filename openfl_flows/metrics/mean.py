@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from openfl_flows.metrics.class_scores import summary
+
 
 @dataclass(frozen=True, slots=True)
 class Mean:
@@ -41,5 +43,9 @@ def merge(parts: Iterable[Means]) -> dict[str, Mean]:
 
 
 def values(means: Means) -> dict[str, float]:
-    """The means as plain numbers, without those that no sample stands behind."""
-    return {name: mean.value for name, mean in means.items() if mean.count}
+    """The means as plain numbers, without those that no sample stands behind.
+
+    Where they hold the recall and the precision of every class, the scores that are made of these
+    counts and are no means themselves follow: balanced accuracy, macro-F1, MCC.
+    """
+    return {name: mean.value for name, mean in means.items() if mean.count} | summary(means)

@@ -20,7 +20,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 FOREGROUND = "#010203"  # stands for the page's text colour until the SVG is written
 _MAX_MARKED_ROUNDS = 30
 _MAX_TICK_LABEL = 22
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "openfl-flows",
     # A site's name is text, also where it has dollar signs in it.
@@ -38,6 +38,7 @@ _STYLE: dict[Any, Any] = {
     "grid.alpha": 0.15,
     "grid.color": FOREGROUND,
 }
+"""How all charts look."""
 
 
 class Key(NamedTuple):
@@ -77,7 +78,7 @@ def metric_chart(series: Series, site_colors: Mapping[str, str]) -> Chart:
     data.
     """
     info = metric(series.name)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         for site, points in series.local.items():
             _line(axes, points, info.scale, color=site_colors[site], linewidth=1.2)
@@ -88,7 +89,7 @@ def metric_chart(series: Series, site_colors: Mapping[str, str]) -> Chart:
         _round_axis(axes)
         axes.set_ylabel(info.unit)
         _focus_on_training(axes, series, info.scale)
-        return Chart(info.title, _svg(figure))
+        return Chart(info.title, svg(figure))
 
 
 def runs_chart(name: str, lines: Mapping[str, Sequence[Points]], *, axis: str = "round") -> Chart:
@@ -103,7 +104,7 @@ def runs_chart(name: str, lines: Mapping[str, Sequence[Points]], *, axis: str = 
     pooled = Series(
         name=name, local={f"{g} {i}": p for g, ps in lines.items() for i, p in enumerate(ps)}
     )
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         for group, runs in lines.items():
             for points in runs:
@@ -111,7 +112,7 @@ def runs_chart(name: str, lines: Mapping[str, Sequence[Points]], *, axis: str = 
         _round_axis(axes, axis)
         axes.set_ylabel(info.unit)
         _focus_on_training(axes, pooled, info.scale)
-        return Chart(info.title, _svg(figure))
+        return Chart(info.title, svg(figure))
 
 
 def changes_chart(title: str, rows: Sequence[tuple[str, float, Interval | None]]) -> Chart:
@@ -121,24 +122,24 @@ def changes_chart(title: str, rows: Sequence[tuple[str, float, Interval | None]]
         title: What differs from what.
         rows: Label, difference and its interval, None where there is none.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(height=max(1.3, 0.75 + 0.24 * len(rows)))
         axes.axvline(0, color=FOREGROUND, linewidth=0.8, alpha=0.5)
         for place, (_, change, interval) in enumerate(rows):
             if interval is not None:
                 axes.plot(interval, (place, place), color=PALETTE[0], linewidth=1.6, alpha=0.5)
             axes.plot(change, place, marker="o", markersize=5, color=PALETTE[0])
-        axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [short(label) for label, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x")
         axes.set_xlabel("%")
-        return Chart(title, _svg(figure))
+        return Chart(title, svg(figure))
 
 
 def round_seconds_chart(record: Mapping[str, Any], site_colors: Mapping[str, str]) -> Chart:
     """Wall seconds of each round (thick), and of each site's tasks in it (thin)."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         for site, color in site_colors.items():
             spent = {
@@ -152,7 +153,7 @@ def round_seconds_chart(record: Mapping[str, Any], site_colors: Mapping[str, str
         _round_axis(axes)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("s")
-        return Chart("Wall time by round [s]", _svg(figure))
+        return Chart("Wall time by round [s]", svg(figure))
 
 
 def task_seconds_chart(record: Mapping[str, Any]) -> Chart:
@@ -174,18 +175,18 @@ def stacked_chart(
 ) -> Chart:
     """Horizontal bars, one per row, stacked of ``parts`` (each one value per row)."""
     palette = colors(tuple(parts))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(height=max(1.3, 0.75 + 0.33 * len(rows)))
         left = [0.0] * len(rows)
         for part, values in parts.items():
             axes.barh(range(len(rows)), values, left=left, color=palette[part], height=0.7)
             left = [a + b for a, b in zip(left, values, strict=True)]
-        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [short(row) for row in rows])
         axes.invert_yaxis()
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel(unit)
-        return Chart(title, _svg(figure), tuple(Key(*item) for item in palette.items()))
+        return Chart(title, svg(figure), tuple(Key(*item) for item in palette.items()))
 
 
 def _figure(height: float = 2.7) -> tuple[Figure, Axes]:
@@ -231,11 +232,12 @@ def _round_axis(axes: Axes, label: str = "round") -> None:
     axes.grid(axis="y")
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """``label`` as far as there is room for it beside an axis."""
     return label if len(label) <= _MAX_TICK_LABEL else label[: _MAX_TICK_LABEL - 1] + "…"
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an ``<svg>`` element for HTML: no prolog, metadata, comments or namespaces."""
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}

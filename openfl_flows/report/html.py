@@ -14,8 +14,10 @@ import jinja2
 from markupsafe import Markup
 
 from openfl_flows.atomic import write_atomically
+from openfl_flows.metrics.class_scores import rate_of
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report import curves, metric_names, series
+from openfl_flows.report.classification import find_test_sets, rate_table, read_sections
 
 _PICTURES = {
     "grid.png": ("image/png", "Sampled molecules"),
@@ -70,7 +72,10 @@ def write_report(run: Path) -> Path:
             config=record["config"],
             name=record["config"].get("name", run.name),
             join=_in_words(record["config"].get("join")) if record["kind"] == "federated" else (),
-            final=[(metric_names.metric(key), value) for key, value in record["metrics"].items()],
+            final=_final(record["metrics"]),
+            tested=record.get("tested"),
+            rates=rate_table(record["metrics"], find_test_sets(run / "samples")),
+            classification=read_sections(run / "samples"),
             sites=series.sites(record),
             tasks=series.tasks(record),
             legend=curves.site_legend(record),
@@ -88,6 +93,15 @@ def write_report(run: Path) -> Path:
     target = run / "report.html"
     write_atomically(target, page.encode())
     return target
+
+
+def _final(metrics: Mapping[str, float]) -> list[tuple[metric_names.Metric, float]]:
+    """The final metrics but for those of single classes, which have tables of their own."""
+    return [
+        (metric_names.metric(name), value)
+        for name, value in metrics.items()
+        if rate_of(name) is None
+    ]
 
 
 def page_environment() -> jinja2.Environment:

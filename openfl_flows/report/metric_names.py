@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from openfl_flows.metrics.class_scores import rate_of
+
 Better = Literal["lower", "higher", ""]
 SPLITS = ("train", "val", "test")
 
@@ -62,7 +64,25 @@ _STRUCTURES = {
     "ligand_rmsd": Metric(label="ligand RMSD in its pocket", unit="Å", better="lower"),
     "ligand_found": Metric(label="ligands within 2 Å", unit="%", better="higher"),
 }
+_PREDICTIONS = {
+    "loss": Metric(label="loss", better="lower"),
+    "accuracy": Metric(label="accuracy", unit="%", better="higher"),
+    "balanced_accuracy": Metric(label="balanced accuracy", unit="%", better="higher"),
+    "macro_f1": Metric(label="macro-F1", better="higher"),
+    "mcc": Metric(label="MCC", better="higher"),
+    # Of several targets it is the mean of their errors, whatever their units, as was published.
+    "mae": Metric(label="MAE", unit="targets’ units", better="lower"),
+    "mse": Metric(label="MSE", unit="targets’ units²", better="lower"),
+    "rmse": Metric(label="RMSE", unit="targets’ units", better="lower"),
+    "spearman": Metric(label="Spearman’s ρ", better="higher"),
+    "pearson": Metric(label="Pearson’s r", better="higher"),
+}
+_RATES = {
+    "recall": Metric(label="recall", unit="%", better="higher"),
+    "precision": Metric(label="precision", unit="%", better="higher"),
+}
 _KNOWN = {
+    **_PREDICTIONS,
     **{name: Metric(label=label, better="lower") for name, label in _LOSSES.items()},
     **{
         f"rollout_{name}": Metric(label=f"{label}, predicted whole", better="lower")
@@ -75,7 +95,6 @@ _KNOWN = {
     },
     "unmeasured": Metric(label="structures not measured", unit="%", better="lower"),
     "failed_samples": Metric(label="samples left out", unit="%", better="lower"),
-    "loss": Metric(label="loss", better="lower"),
     "weight_norm": Metric(label="norm of the weights"),
     "update_norm": Metric(label="norm of the sites’ mean step"),
     "drift": Metric(label="drift of the sites from their mean"),
@@ -83,8 +102,6 @@ _KNOWN = {
     "elbo": Metric(label="negative ELBO", unit="nats", better="lower"),
     "x_ce": Metric(label="atom cross-entropy", unit="nats", better="lower"),
     "e_ce": Metric(label="bond cross-entropy", unit="nats", better="lower"),
-    # The published figure averages the columns' errors, whatever their units.
-    "mae": Metric(label="MAE", unit="mean of D and eV", better="lower"),
     "mae_mu": Metric(label="MAE of μ", unit="D", better="lower"),
     "mae_homo": Metric(label="MAE of HOMO", unit="eV", better="lower"),
     "validity": Metric(label="validity", unit="%", better="higher"),
@@ -103,7 +120,6 @@ _KNOWN = {
     "fragment_similarity": Metric(label="fragment similarity to test", better="higher"),
     "num_measured": Metric(label="molecules that these were measured on", counted=True),
     "num_reference": Metric(label="test molecules that they were compared with", counted=True),
-    "accuracy": Metric(label="accuracy", unit="%", better="higher"),
 }
 
 
@@ -111,7 +127,9 @@ def metric(name: str) -> Metric:
     """What is known of the metric ``name``; its own words where nothing is.
 
     A leading ``train_``, ``val_`` or ``test_`` is kept in the label and does not change the rest;
-    nor does ``ema_`` before all, for the moving average of the model.
+    nor does ``ema_`` before all, for the moving average of the model. What is measured of
+    predictions may have the name of any test set before it, and what is measured of one class has
+    the class's name behind it.
     """
     first, _, rest = name.partition("_")
     if first == "ema":
@@ -120,7 +138,17 @@ def metric(name: str) -> Metric:
     if first in SPLITS and rest in _KNOWN:
         known = _KNOWN[rest]
         return replace(known, label=f"{first} {known.label}")
-    return _KNOWN.get(name, Metric(label=name.replace("_", " ")))
+    if name in _KNOWN:
+        return _KNOWN[name]
+    rate = rate_of(name)
+    if rate is not None:
+        known, words = _RATES[rate.kind], rate.prefix.replace("_", " ")
+        return replace(known, label=f"{words}{known.label} of {rate.name.replace('_', ' ')}")
+    for tested, known in sorted(_PREDICTIONS.items(), key=lambda item: -len(item[0])):
+        if name.endswith(f"_{tested}"):
+            words = name.removesuffix(tested).replace("_", " ")
+            return replace(known, label=f"{words}{known.label}")
+    return Metric(label=name.replace("_", " "))
 
 
 def number(value: float) -> str:

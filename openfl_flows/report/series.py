@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from openfl_flows.metrics.class_scores import rate_of
+
 Points = dict[int, float]
 """Values by round; round 0 is the initial model."""
 
@@ -46,8 +48,13 @@ def tasks(record: Mapping[str, Any]) -> tuple[str, ...]:
     return _distinct(task for site in parts for task in site["seconds"])
 
 
-def series(record: Mapping[str, Any]) -> tuple[Series, ...]:
-    """One series per metric that appears in any round, in the order in which they first appear."""
+def series(record: Mapping[str, Any], *, rates: bool = False) -> tuple[Series, ...]:
+    """One series per metric that appears in any round, in the order in which they first appear.
+
+    Args:
+        record: Of the run.
+        rates: Give the recall and precision of each class, too: many, and for many pages too many.
+    """
     found: dict[str, Series] = {}
 
     def of(name: str) -> Series:
@@ -64,7 +71,7 @@ def series(record: Mapping[str, Any]) -> tuple[Series, ...]:
                 of(name).local.setdefault(site, {})[round_] = value
             for name, value in part["received"].items():
                 of(name).received.setdefault(site, {})[round_ - 1] = value
-    return tuple(found.values())
+    return tuple(one for name, one in found.items() if rates or rate_of(name) is None)
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:

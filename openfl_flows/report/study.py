@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from openfl_flows.atomic import write_atomically
-from openfl_flows.report import curves, series
+from openfl_flows.report import curves, series, sites_table
 from openfl_flows.report.html import page_environment
 from openfl_flows.report.metric_names import metric
 from openfl_flows.report.study_tables import (
@@ -45,6 +45,8 @@ class Section(NamedTuple):
 def write_study_report(study: Study, jobs: Sequence[Job], out: Path) -> Path | None:
     """Write ``report.html``, ``table.md`` and ``table.csv`` of what is finished.
 
+    Where sites' own models are compared with a federation, ``sites.csv`` has what each site gains.
+
     Args:
         study: The study.
         jobs: All its runs, finished or not.
@@ -54,14 +56,18 @@ def write_study_report(study: Study, jobs: Sequence[Job], out: Path) -> Path | N
         The page, None where no run is finished.
 
     Raises:
-        ValueError: A run's record cannot be read.
+        ValueError: A run's record or its predictions cannot be read, or predictions that are to be
+            compared are of other proteins.
     """
     finished = Finished.of(study, jobs)
     if not finished.runs:
         return None
+    scored = sites_table.score_groups(finished)
+    sites = [sites_table.section(group, finished) for group in scored]
     sections = [_section(finished, index) for index in range(len(study.compare))]
     skewed = skew(finished)
-    grids = [results(finished), *(section.grid for section in sections)]
+    compared = [grid for part in sites for grid in (part.accuracy, *part.others)]
+    grids = [results(finished), *compared, *(section.grid for section in sections)]
     more = [grid for grid in (skewed, costs(finished)) if grid is not None]
     made = [_made(job) for job in jobs]
     text = [f"# {study.title}\n", *([f"{study.note}\n"] if study.note else [])]
@@ -76,6 +82,7 @@ def write_study_report(study: Study, jobs: Sequence[Job], out: Path) -> Path | N
             missing=[run for run in made if run.status != "finished"],
             made=made,
             results=grids[0],
+            sites=sites,
             sections=sections,
             more=more,
             curves=_curves(finished),
@@ -85,6 +92,8 @@ def write_study_report(study: Study, jobs: Sequence[Job], out: Path) -> Path | N
     )
     write_atomically(out / "table.md", "\n".join(text).encode())
     write_atomically(out / "table.csv", to_csv(finished).encode())
+    if scored:
+        write_atomically(out / "sites.csv", sites_table.to_csv(scored).encode())
     write_atomically(out / "report.html", page.encode())
     return out / "report.html"
 
@@ -112,7 +121,7 @@ def _curves(finished: Finished) -> tuple[curves.Chart, ...]:
     for cell, runs in finished.cells():
         for run in runs:
             samples = series.samples(run.record)
-            for line in series.series(run.record):
+            for line in series.series(run.record, rates=finished.study.curves is not None):
                 points = line.pooled
                 if len(lengths) > 1:
                     points = {samples[round_]: value for round_, value in points.items()}

@@ -186,3 +186,14 @@ def test_empty_samples_are_refused(make_run):
 def test_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no run\.json"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("local", "one site&#39;s data alone"), ("centralized", "the sites&#39; data pooled")],
+)
+def test_what_is_no_federation_says_what_it_is(make_run, kind, words):
+    run = make_run()
+    assert "<dt>kind</dt>" not in text_of(run)
+    edit(run, lambda record: record.update(kind=kind))
+    assert f"<dt>kind</dt><dd>{kind} <small>{words}</small>" in text_of(run)

@@ -64,3 +64,22 @@ def test_counts_are_whole_numbers():
 def test_unknown_metric_is_shown_in_its_own_words():
     assert metric("lddt_ca").title == "lddt ca"
     assert metric("lddt_ca").show(0.5) == "0.5000"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("balanced_accuracy", "balanced accuracy [%] ↑"),
+        ("test_mcc", "test MCC ↑"),
+        ("very_hard_macro_f1", "very hard macro-F1 ↑"),
+        ("hard_balanced_accuracy", "hard balanced accuracy [%] ↑"),
+        ("test_spearman", "test Spearman’s ρ ↑"),
+        ("hard_rmse", "hard RMSE [targets’ units] ↓"),
+        ("recall_Cell_membrane", "recall of Cell membrane [%] ↑"),
+        ("hard_precision_Nucleus", "hard precision of Nucleus [%] ↑"),
+        ("ema_hard_accuracy", "EMA hard accuracy [%] ↑"),
+        ("smooth_lddt_loss", "smooth lDDT loss ↓"),
+    ],
+)
+def test_what_is_measured_of_predictions_keeps_its_meaning_behind_any_set(name, title):
+    assert metric(name).title == title

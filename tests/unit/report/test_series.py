@@ -26,3 +26,13 @@ def test_site_that_leaves_is_still_listed(make_run):
     assert tasks(record) == ("receive", "train")
     nll = next(s for s in series(record) if s.name == "nll")
     assert set(nll.local["site-b"]) == {1}
+
+
+def test_recalls_and_precisions_of_classes_are_given_on_demand(make_run):
+    record = RunDirectory.open(make_run()).record
+    record["rounds"][0]["metrics"]["recall_Nucleus"] = 0.5
+    record["rounds"][0]["sites"]["site-a"]["metrics"]["precision_Nucleus"] = 0.25
+    assert [s.name for s in series(record)] == ["nll", "elbo", "train_loss"]
+    found = {s.name: s for s in series(record, rates=True)}
+    assert found["recall_Nucleus"].pooled == {1: 0.5}
+    assert found["precision_Nucleus"].local == {"site-a": {1: 0.25}}

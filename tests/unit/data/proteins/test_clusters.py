@@ -16,7 +16,7 @@ def mutated(sequence: str, share: float, rng: np.random.Generator) -> str:
     """A relative with about this share of residues replaced by others."""
     letters = np.array(list(sequence))
     hit = rng.random(len(letters)) < share
-    letters[hit] = [rng.choice(RESIDUES[RESIDUES != letter]) for letter in letters[hit]]
+    letters[hit] = [rng.choice(np.setdiff1d(RESIDUES, letter)) for letter in letters[hit]]
     return "".join(letters)
 
 
