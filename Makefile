@@ -47,8 +47,9 @@ sample: $(READY)
 
 # The checked-in workspaces rendered again.
 workspaces: $(READY)
-	rm -rf workspaces/digress workspaces/openfold3 workspaces/toy
+	rm -rf workspaces/digress workspaces/esm workspaces/openfold3 workspaces/toy
 	$(VENV)/bin/openfl-flows export experiment=demo workspaces/digress
+	$(VENV)/bin/openfl-flows export experiment=esm_scl workspaces/esm
 	$(VENV)/bin/openfl-flows export experiment=of3_demo workspaces/openfold3
 	$(VENV)/bin/openfl-flows export experiment=toy workspaces/toy
 

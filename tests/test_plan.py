@@ -11,13 +11,17 @@ import yaml
 
 from openfl_flows.cli.plan import compose, compose_study, plan_folder
 from openfl_flows.data.molecule_sites import PartitionConfig
+from openfl_flows.data.proteins.dealing import ProteinPartition
+from openfl_flows.data.proteins.source import ProteinSource
 from openfl_flows.data.source import MoleculeSource
 from openfl_flows.experiment import Experiment, Runtime
 from openfl_flows.joins.recipes import EMAS, JOINS
 from openfl_flows.learners.digress import DigressTraining
 from openfl_flows.learners.digress_task import DigressSampling, DigressTask
+from openfl_flows.learners.esm_training import EsmTraining
 from openfl_flows.learners.toy import ToyTask
 from openfl_flows.models.digress import DigressConfig
+from openfl_flows.models.esm.config import EsmModelConfig, Lora
 from openfl_flows.study.plan import read_study
 from openfl_flows.taskrunner.workspace import Network
 
@@ -28,13 +32,18 @@ CHOICES = sorted(
     for file in PLAN.glob("*/*.yaml")
     if file.parent.name not in ("experiment", "study")
 )
+PROTEINS = ("model=esm", "data=proteins", "partition=proteins_iid")
 NEEDS = {
     **{
-        (group, choice): ("partition=none", other)
+        (group, choice): tuple(word for word in words if not word.startswith(f"{group}="))
         for group, choice in CHOICES
-        for kind, start, other in (
-            ("data", "structures", "model=openfold3_tiny"),
-            ("model", "openfold3", "data=structures"),
+        for kind, start, words in (
+            ("data", "structures", ("partition=none", "model=openfold3_tiny")),
+            ("model", "openfold3", ("partition=none", "data=structures")),
+            ("model", "esm", PROTEINS),
+            ("data", "proteins", PROTEINS),
+            ("data", "fasta", (*PROTEINS, "data.path=proteins.fasta")),
+            ("partition", "proteins", PROTEINS),
         )
         if group == kind and choice.startswith(start)
     },
@@ -44,11 +53,22 @@ NEEDS = {
     ("partition", "none"): ("model=toy", "data=none"),
     ("model", "toy"): ("data=none", "partition=none"),
 }
+RULES = {
+    file.stem: {"kingdom": "attribute"}.get(rule, rule)
+    for file in (PLAN / "partition").glob("proteins_*.yaml")
+    for rule in [file.stem.removeprefix("proteins_")]
+}
+"""Rules of partitions that are named otherwise than their files."""
+EXPERIMENT_NEEDS = {"esm_deeploc": ("data.path=sample",)}
 EMBEDDED = {"path": "sample", "folder": "null"}
 
 
 def built(*overrides: str) -> Experiment:
     return Experiment.from_config(compose(overrides))
+
+
+def named(name: str) -> tuple[str, ...]:
+    return (f"experiment={name}", *EXPERIMENT_NEEDS.get(name, ()))
 
 
 def own_options(group: str, choice: str) -> dict[str, Any]:
@@ -64,7 +84,7 @@ def test_the_plan_itself_builds() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds_under_its_own_name(name) -> None:
-    experiment = built(f"experiment={name}")
+    experiment = built(*named(name))
     assert experiment.config["name"] == name
     assert experiment.config["out"] == f"runs/{name}"
     assert experiment.rounds >= 1
@@ -72,21 +92,22 @@ def test_every_experiment_builds_under_its_own_name(name) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_deals_its_sites(name) -> None:
-    overrides = [f"experiment={name}"]
+    overrides = [*named(name)]
     data = compose(overrides)["data"]
     overrides += [f"data.{key}={value}" for key, value in EMBEDDED.items() if key in data]
     table = built(*overrides).task.composition()
-    assert [row[0] for row in table.rows] == ["site-1", "site-2"]
+    sites = compose(overrides)["federation"]["sites"]
+    assert [row[0] for row in table.rows] == [f"site-{i + 1}" for i in range(sites)]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_a_study_whose_cells_compose(name) -> None:
-    study = read_study(compose_study([f"experiment={name}"])[1])
+    study = read_study(compose_study(named(name))[1])
     for pair in study.compare:
         assert study.compared(pair)
     for run in study.runs:
         *_, last = (cell for cell in study.cells() if cell.run == run)
-        assert built(f"experiment={name}", *last.overrides).config["name"] == name
+        assert built(*named(name), *last.overrides).config["name"] == name
 
 
 def test_the_study_of_heterogeneity_has_every_split_at_every_number_of_sites() -> None:
@@ -99,7 +120,7 @@ def test_the_study_of_heterogeneity_has_every_split_at_every_number_of_sites() -
 def test_every_choice_of_every_group_builds(group, choice) -> None:
     composed = compose((f"{group}={choice}", *NEEDS.get((group, choice), ())))
     assert Experiment.from_config(composed).rounds == 10
-    assert composed[group].get("name", choice) == choice
+    assert composed[group].get("name", choice) == RULES.get(choice, choice)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,23 @@ def test_the_networks_of_the_plan_are_those_of_the_code(choice, expected) -> Non
 )
 def test_the_plan_states_every_option_that_the_code_reads(keys, kind) -> None:
     part = compose(())
+    for key in keys:
+        part = part[key]
+    assert part.keys() == {field.name for field in fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        (("model", "network"), EsmModelConfig),
+        (("model", "network", "lora"), Lora),
+        (("model", "training"), EsmTraining),
+        (("data",), ProteinSource),
+        (("partition",), ProteinPartition),
+    ],
+)
+def test_the_plan_states_every_option_of_proteins(keys, kind) -> None:
+    part = compose(PROTEINS)
     for key in keys:
         part = part[key]
     assert part.keys() == {field.name for field in fields(kind)}

@@ -10,6 +10,7 @@ import pytest
 
 from openfl_flows.cli import build_parser
 from openfl_flows.cli.plan import compose
+from openfl_flows.cli.runs import PLAN_COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,7 +38,7 @@ def test_the_first_screen_has_both_commands() -> None:
 def test_every_command_exists(command: list[str]) -> None:
     if command[0] == "make":
         assert re.search(rf"^{command[1]}: ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    elif command[0] == "openfl-flows" and command[1] in ("simulate", "centralize"):
+    elif command[0] == "openfl-flows" and command[1] in PLAN_COMMANDS:
         overrides = [o for o in command[2:] if o != "-m"]
         sweeps = [o.split(",")[0] for o in overrides]
         assert compose(sweeps)["federation"]["rounds"] > 0

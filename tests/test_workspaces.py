@@ -16,7 +16,7 @@ from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.workspace import read_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENTS = {"digress": "demo", "openfold3": "of3_demo", "toy": "toy"}
+EXPERIMENTS = {"digress": "demo", "esm": "esm_scl", "openfold3": "of3_demo", "toy": "toy"}
 """Folder in workspaces/ to experiment, as in `openfl-flows export experiment=demo DIR`."""
 
 
