@@ -62,10 +62,6 @@ class EmbeddingStore:
             for key, array in arrays.items()
         ]
         with self._open() as connection, connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS embeddings "
-                "(key TEXT PRIMARY KEY, rows INTEGER, data BLOB NOT NULL) WITHOUT ROWID"
-            )
             connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?, ?)", values)
 
     def _array(self, key: str, rows: int | None, data: bytes) -> Embedding:
@@ -81,6 +77,11 @@ class EmbeddingStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self._path, timeout=_SECONDS)) as connection:
+                # Whoever is killed, or still writes, before its first commit leaves an empty file.
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS embeddings "
+                    "(key TEXT PRIMARY KEY, rows INTEGER, data BLOB NOT NULL) WITHOUT ROWID"
+                )
                 yield connection
         except sqlite3.DatabaseError as error:
             raise ValueError(

@@ -97,7 +97,7 @@ class EsmLearner:
         """Take optimizer steps."""
         num_steps = budget.num_steps(self._steps_per_epoch)
         total, num_targets, num_samples = 0.0, 0, 0
-        self._embed(self._proteins.train)
+        self._embed(_seen(self._proteins.train))
         self._model.train()
         # Dropout draws from torch's global generator, which belongs to the caller.
         with torch.random.fork_rng():
@@ -129,14 +129,14 @@ class EsmLearner:
         }
 
     @torch.no_grad()
-    def outputs(self, proteins: Sequence[Protein]) -> Tensor:
+    def outputs(self, sequences: Sequence[str]) -> Tensor:
         """What the model gives: (N, C) of sequences, or of all residues, in their order."""
-        self._embed(proteins)
+        self._embed(sequences)
         self._model.eval()
-        parts: list[Tensor | None] = [None] * len(proteins)
-        for part in self._parts(proteins):
-            chosen = [proteins[i] for i in part]
-            sizes = [len(p.sequence) if self._target.per_residue else 1 for p in chosen]
+        parts: list[Tensor | None] = [None] * len(sequences)
+        for part in self._parts(sequences):
+            chosen = [sequences[i] for i in part]
+            sizes = [len(s) if self._target.per_residue else 1 for s in chosen]
             rows = torch.split(self._forward(chosen).float().cpu(), sizes)
             for i, row in zip(part, rows, strict=True):
                 parts[i] = row
@@ -145,7 +145,7 @@ class EsmLearner:
     def _measure(self, proteins: Sequence[Protein]) -> Means:
         if not proteins:
             return {}
-        return self._target.means(self.outputs(proteins), self._target.tensor(proteins))
+        return self._target.means(self.outputs(_seen(proteins)), self._target.tensor(proteins))
 
     def _take_step(self, batch: Sequence[Protein]) -> tuple[float, int]:
         """Descend on one batch; the sum of its losses, and how many targets it has."""
@@ -155,10 +155,10 @@ class EsmLearner:
         self._optimizer.zero_grad()
         count = self._target.count(self._target.tensor(batch))
         total = 0.0
-        for part in self._parts(batch):
+        for part in self._parts(_seen(batch)):
             chosen = [batch[i] for i in part]
             targets = self._target.tensor(chosen).to(training.device)
-            loss = self._target.loss(self._forward(chosen), targets)
+            loss = self._target.loss(self._forward(_seen(chosen)), targets)
             (loss / count).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if training.clip_norm is not None:
@@ -167,36 +167,34 @@ class EsmLearner:
         self._optimizer.step()
         return total, count
 
-    def _forward(self, proteins: Sequence[Protein]) -> Tensor:
+    def _forward(self, sequences: Sequence[str]) -> Tensor:
         outputs: Tensor
         with in_precision(self._training.precision, self._training.device):
             if self._features is None:
-                tokens = tokenize([p.sequence for p in proteins]).to(self._training.device)
-                outputs = self._model(tokens)
+                outputs = self._model(tokenize(sequences).to(self._training.device))
             else:
-                outputs = self._model.head(self._embeddings(proteins))
+                outputs = self._model.head(self._embeddings(sequences))
         return outputs
 
-    def _embeddings(self, proteins: Sequence[Protein]) -> Tensor:
+    def _embeddings(self, sequences: Sequence[str]) -> Tensor:
         """(B, D) of sequences, or (R, D) of their residues."""
-        rows = [self._embedded[protein.sequence] for protein in proteins]
+        rows = [self._embedded[sequence] for sequence in sequences]
         joined = torch.cat(rows) if self._target.per_residue else torch.stack(rows)
         return joined.to(self._training.device)
 
-    def _embed(self, proteins: Sequence[Protein]) -> None:
+    def _embed(self, sequences: Sequence[str]) -> None:
         """Have the embeddings at hand that a frozen encoder gives."""
         if self._features is None:
             return
-        sequences = {protein.sequence for protein in proteins} - self._embedded.keys()
-        ordered = sorted(sequences)
+        ordered = sorted({*sequences} - self._embedded.keys())
         for sequence, array in zip(ordered, self._features(ordered), strict=True):
             self._embedded[sequence] = torch.from_numpy(array)
 
-    def _parts(self, proteins: Sequence[Protein]) -> Iterator[list[int]]:
-        """Positions of the proteins of each forward pass."""
+    def _parts(self, sequences: Sequence[str]) -> Iterator[list[int]]:
+        """Positions of the sequences of each forward pass."""
         if self._features is not None and not self._target.per_residue:
-            return iter([list(range(len(proteins)))])
-        lengths = [len(protein.sequence) for protein in proteins]
+            return iter([list(range(len(sequences)))])
+        lengths = [len(sequence) for sequence in sequences]
         return iter(batches_by_length(lengths, self._training.micro_tokens))
 
     @property
@@ -222,3 +220,7 @@ class EsmLearner:
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         # A bucket's batches are in the order of their lengths.
         return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _seen(proteins: Sequence[Protein]) -> list[str]:
+    return [protein.sequence for protein in proteins]

@@ -1,11 +1,12 @@
 """The ESM-2 task: proteins at sites, their learners, and predictions of the test sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict
@@ -28,7 +29,6 @@ from openfl_flows.data.proteins.sites import (
 )
 from openfl_flows.data.proteins.source import (
     SITE_FILE,
-    Protein,
     Proteins,
     ProteinSource,
     site_source,
@@ -139,7 +139,7 @@ class EsmTask:
         learner = self.pooled_learner()
         learner.receive(state)
         for name, proteins in self._pooled.tests.items():
-            outputs = learner.outputs(proteins)
+            outputs = learner.outputs([protein.sequence for protein in proteins])
             if self.data.kind == "sequence_to_class":
                 predictions = Predictions(
                     names=tuple(protein.name for protein in proteins),
@@ -233,16 +233,37 @@ class EsmTask:
         load_tensors(trained_tensors(model), state)
         return model
 
-    def predict(self, state: State, proteins: Sequence[Protein]) -> NDArray[Any]:
-        """(N, C) probabilities of classes, or (N, 1) values; (R, C) of all residues."""
-        learner = self._on(self.model(state), SiteProteins((), (), {}), min(self.sites))
-        outputs = learner.outputs(proteins)
-        found: NDArray[Any]
-        if self.data.kind == _VALUE:
-            found = (outputs * self.value.std + self.value.mean).numpy()
-        else:
-            found = outputs.softmax(1).numpy()
-        return found
+    def predict(self, state: State, sequences: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """What a model says of sequences, one after the other; few of them are in memory at once.
+
+        Args:
+            state: The model.
+            sequences: As :meth:`~openfl_flows.data.proteins.source.ProteinSource.as_seen` gives.
+
+        Yields:
+            For each sequence (C,) probabilities of the classes, or (1,) its value; for
+            ``residue_to_class`` (L, C).
+
+        Raises:
+            ValueError: A prediction is not finite.
+        """
+        model = self.model(state)
+        for start in range(0, len(sequences), _AT_ONCE):
+            block = sequences[start : start + _AT_ONCE]
+            learner = self._on(model, SiteProteins((), (), {}), min(self.sites))
+            outputs = learner.outputs(block)
+            if self.data.kind == _VALUE:
+                outputs = outputs * self.value.std + self.value.mean
+            else:
+                outputs = outputs.softmax(1)
+            if not outputs.isfinite().all():
+                raise ValueError("predictions are not finite: the model diverged")
+            if self._target.per_residue:
+                rows = torch.split(outputs, [len(sequence) for sequence in block])
+            else:
+                rows = outputs.unbind()
+            for row in rows:
+                yield row.numpy()
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the configuration, not the data, to other processes: they read the data again."""
@@ -341,6 +362,8 @@ class EsmTask:
 
 
 _VALUE = "sequence_to_value"
+_AT_ONCE = 256
+"""Sequences that are predicted at once: their residues' embeddings are in memory together."""
 
 
 @lru_cache(maxsize=1)

@@ -20,8 +20,8 @@ from openfl_flows.data.source import MoleculeSource
 from openfl_flows.learners.base import Budget
 from openfl_flows.learners.digress import DigressLearner, DigressTraining
 from openfl_flows.models.digress import Denoiser, DigressConfig, GraphStatistics, count_statistics
-from openfl_flows.models.precision import Kernels, Precision, in_precision
 from openfl_flows.models.digress.statistics import statistics_from_counts
+from openfl_flows.models.precision import Kernels, Precision, in_precision
 from openfl_flows.ops.memory import peak_rss_bytes
 
 PUBLISHED = {"train": 68.0, "sample": 216.0, "memory": 3.9e9}
