@@ -184,7 +184,7 @@ def _check_agreed(experiment: Experiment) -> None:
     if experiment.tested != "last":
         raise ValueError(
             f"federation.tested={experiment.tested}: a federation tests the last model, expected "
-            "federation.tested=last; `openfl-flows evaluate` can test the best one of its run"
+            "federation.tested=last; its run keeps the best one, too (best.safetensors)"
         )
     if experiment.site is not None:
         raise ValueError(f"site={experiment.site} is of the command local, expected site=null")
