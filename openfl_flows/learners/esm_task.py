@@ -205,8 +205,12 @@ class EsmTask:
         if path.suffix == SUFFIX:
             return load_own(path, spec)
         tensors = load_torch(path).get(TRAINED)
-        if not isinstance(tensors, Mapping):
-            raise ValueError(f"{path}: holds no {TRAINED!r}, expected a model of this package")
+        if not isinstance(tensors, Mapping) or not all(
+            isinstance(tensor, torch.Tensor) for tensor in tensors.values()
+        ):
+            raise ValueError(
+                f"{path}: holds no tensors {TRAINED!r}, expected a model of this package"
+            )
         return checked(path, tensors_state(tensors), spec)
 
     def save_native(self, state: State, path: Path) -> None:

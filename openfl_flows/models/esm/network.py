@@ -162,7 +162,7 @@ def merged_encoder(encoder: nn.Module) -> dict[str, Tensor]:
             module.merge()
             parent, _, last = name.rpartition(".")
             setattr(merged.get_submodule(parent), last, module.get_base_layer())
-    return {name: tensor.clone() for name, tensor in merged.state_dict().items()}
+    return {name: tensor.cpu().clone() for name, tensor in merged.state_dict().items()}
 
 
 def _assembled(
