@@ -28,6 +28,7 @@ _context.set_forkserver_preload(
         "openfl.interface.pki",
         "openfl.component.aggregator.aggregator",
         "openfl_flows.learners.digress_task",
+        "openfl_flows.learners.esm_task",
         "openfl_flows.learners.toy",
         "openfl_flows.taskrunner.aggregation",
         "openfl_flows.taskrunner.aggregator",

@@ -63,6 +63,12 @@ class EsmTraining:
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"training.{name}={value}, expected at least {least}")
+        try:
+            torch.device(self.device)
+        except RuntimeError:
+            raise ValueError(
+                f"training.device={self.device}, expected one that torch knows, such as cpu or cuda"
+            ) from None
         if not 0 < self.lr < math.inf:
             raise ValueError(f"training.lr={self.lr}, expected a finite number above 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
