@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-federation bench-openfold3 lint sample workspaces clean
+.PHONY: demo test test-slow bench bench-federation bench-openfold3 bench-esm lint sample workspaces clean
 
 demo: $(READY)
 	$(VENV)/bin/openfl-flows simulate experiment=demo out=runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -33,6 +33,10 @@ bench-federation: $(READY)
 # OpenFold3 at its published size: half an hour, 12 GB of memory, 20 GB of disk.
 bench-openfold3: $(READY)
 	$(VENV)/bin/python -W ignore -m tests.bench.openfold3
+
+# ESM-2: training and embedding beside padded batches, bytes of a round; FASTA=FILE for lengths of your own.
+bench-esm: $(READY)
+	$(VENV)/bin/python -W ignore -m tests.bench.esm $(if $(FASTA),--fasta $(FASTA))
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
