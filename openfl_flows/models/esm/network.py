@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, EsmModel
 
 from openfl_flows.models.esm.config import SHAPES, EsmModelConfig, Shape
+from openfl_flows.models.esm.fused import fuse
 from openfl_flows.models.esm.tokens import VOCABULARY, Tokens
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, TensorSpec
@@ -94,7 +95,6 @@ def build_encoder(config: EsmModelConfig, *, seed: int) -> EsmModel:
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(seed, "encoder"))
             encoder = EsmModel(config.settings(), add_pooling_layer=False)
-        encoder.set_attn_implementation("sdpa")
     else:
         encoder = _pretrained(config)
     return _prepared(encoder, config)
@@ -187,7 +187,7 @@ def _prepared(encoder: EsmModel, config: EsmModelConfig) -> EsmModel:
         parameter.requires_grad_(config.mode == "full" and not name.startswith(_UNUSED))
     if config.checkpointing:
         encoder.activation_checkpointing_enable()
-    return encoder
+    return fuse(encoder)
 
 
 def _pretrained(config: EsmModelConfig) -> EsmModel:
@@ -195,6 +195,7 @@ def _pretrained(config: EsmModelConfig) -> EsmModel:
     where = f"network.weights={config.weights}"
     # What it says of unused parts of a checkpoint is no news; what matters is checked below.
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         settings = AutoConfig.from_pretrained(**source)
         _check(settings, config, where)
@@ -202,7 +203,6 @@ def _pretrained(config: EsmModelConfig) -> EsmModel:
             **source,
             config=settings,
             add_pooling_layer=False,
-            attn_implementation="sdpa",
             dtype=torch.float32,
             output_loading_info=True,
         )

@@ -19,6 +19,7 @@ from openfl_flows.models.esm.network import (
     trained_tensors,
 )
 from openfl_flows.models.esm.tokens import VOCABULARY, tokenize
+from openfl_flows.models.precision import in_precision
 
 TINY = EsmModelConfig(size="tiny", mode="full", hidden=16)
 SEQUENCES = ["MKTAYIAKQR", "MGSSHHHHHHSSGLVPRGSHM", "MA"]
@@ -57,9 +58,37 @@ def test_the_mean_is_over_residues_alone():
         assert torch.equal(embed(encoder, tokens, "cls")[0], hidden[0])
 
 
-def test_attention_is_fused():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_it_computes_what_transformers_does(precision):
+    ours = build_encoder(TINY, seed=0).eval()
+    theirs = EsmModel(TINY.settings(), add_pooling_layer=False).eval()
+    theirs.load_state_dict(ours.state_dict())
+    theirs.set_attn_implementation("eager")
+    tokens = tokenize(SEQUENCES)
+    with torch.no_grad():
+        expected = embed(theirs, tokens, None)
+        with in_precision(precision, "cpu"):
+            found = embed(ours, tokens, None)
+    assert torch.allclose(found, expected, atol=1e-5 if precision == "float32" else 0.05)
+
+
+def test_attention_and_gelu_are_one_kernel_each(monkeypatch):
+    called = []
+    for name in ("scaled_dot_product_attention", "gelu"):
+        kernel = getattr(torch.nn.functional, name)
+
+        def counted(*args, kernel=kernel, name=name, **options):
+            called.append((name, args[0].dtype))
+            return kernel(*args, **options)
+
+        monkeypatch.setattr(torch.nn.functional, name, counted)
     encoder = build_encoder(TINY, seed=0)
-    assert encoder.config._attn_implementation == "sdpa"
+    with in_precision("bfloat16", "cpu"):
+        encoder(input_ids=tokenize(SEQUENCES).ids)
+    assert called == 2 * [
+        ("scaled_dot_product_attention", torch.float32),
+        ("gelu", torch.bfloat16),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
