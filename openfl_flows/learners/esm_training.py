@@ -26,7 +26,7 @@ class EsmTraining:
         batch_size: Sequences per optimizer step.
         micro_tokens: Tokens of a forward pass, padding included: gradients of a batch are
             accumulated over parts of like lengths. A longer sequence is a part of its own, so that
-            1 is a sequence at a time without any padding: on a CPU the quickest.
+            1 is a sequence at a time without any padding.
         bucket: Batches whose sequences are sorted by length among each other, so that a batch
             holds sequences of like lengths: less padding where ``micro_tokens`` is large. 1 draws
             every batch from all lengths.
@@ -44,7 +44,7 @@ class EsmTraining:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     batch_size: int = 64
-    micro_tokens: int = 1024
+    micro_tokens: int = 2048
     bucket: int = 1
     lr: float = 5e-4
     betas: tuple[float, float] = (0.9, 0.98)
