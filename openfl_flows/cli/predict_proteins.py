@@ -120,15 +120,10 @@ def _device(task: "EsmTask", asked: str | None) -> str:
     Raises:
         ValueError: There is no such device.
     """
-    import torch
+    from openfl_flows.models.precision import check_device
 
     name = asked or task.training.device
-    where = f"--device={asked}" if asked else f"model.training.device={name}"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{where} cannot be used, expected e.g. --device=cpu: {reason}") from None
+    check_device("--device" if asked else "model.training.device", name)
     return name
 
 

@@ -15,7 +15,7 @@ from openfl_flows.learners.module import load_tensors, tensors_state
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.esm.network import ProteinModel, model_spec, trained_tensors
 from openfl_flows.models.esm.tokens import batches_by_length, tokenize
-from openfl_flows.models.precision import in_precision
+from openfl_flows.models.precision import check_device, in_precision
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Spec, State
 
@@ -38,6 +38,9 @@ class EsmLearner:
         proteins: The site's data.
         features: Embeds sequences, where the model has no encoder.
         seed: Of order and dropout; another one at every site.
+
+    Raises:
+        ValueError: There is no such device here.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class EsmLearner:
         features: Features | None,
         seed: int,
     ) -> None:
+        check_device("model.training.device", training.device)
         self._model = model.to(training.device)
         self._target = target
         self._training = training

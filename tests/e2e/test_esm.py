@@ -256,7 +256,7 @@ BAD_PLANS = {
         ("data.max_length=20", "data.long=refuse"),
         r"line \d+: p\d+ has \d+ residues, longer than 20 \(data\.max_length\)",
     ),
-    "weights": (("model.network.weights=./gone",), r"network\.weights=\./gone: no model there"),
+    "weights": (("model.network.weights=./gone",), r"network\.weights=\./gone: no model, neither"),
     "mode": (("model.network.mode=head",), r"network.*mode='head'"),
     "rank": (("model.network.lora.rank=0",), r"network\.lora has rank=0"),
     "batch": (("model.training.batch_size=0",), r"training\.batch_size=0, expected at least 1"),

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_one_line(run, tmp_path, capsys) -> None:
         ((run, file, "--msa-server"), "--msa-server is of OpenFold3"),
         ((run, file, "--weights", "ema"), "keeps no moving average"),
         ((run, file, "--out", tmp_path), f"--out={tmp_path} is a folder, expected a file"),
-        ((run, file, "--device", "gpu"), "--device=gpu cannot be used, expected e.g. --device=cpu"),
+        ((run, file, "--device", "gpu"), "--device=gpu cannot be used, expected e.g. cpu"),
         ((unfinished, file), "the run is not finished"),
         ((tmp_path / "nowhere", file), "nowhere: no such run or checkpoint"),
         ((tmp_path, file), "not a run directory"),

@@ -208,7 +208,10 @@ def _pretrained(config: EsmModelConfig) -> EsmModel:
         )
     except OSError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{where}: no model there: {reason}") from None
+        raise ValueError(
+            f"{where}: no model, neither in a folder of that name in {Path.cwd()} nor on the hub: "
+            f"{reason}"
+        ) from None
     # transformers gives random values to what a checkpoint lacks.
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNUSED))
     if missing:

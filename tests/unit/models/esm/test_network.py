@@ -219,7 +219,7 @@ def test_a_size_that_does_not_fit_is_told_which_would(checkpoint):
 
 def test_weights_that_are_not_there(tmp_path):
     config = EsmModelConfig(size="tiny", weights=str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="no model there"):
+    with pytest.raises(ValueError, match="no model, neither in a folder"):
         build_encoder(config, seed=0)
 
 
