@@ -1,6 +1,5 @@
 """Rows of a file of molecules with their line numbers; what is malformed is said."""
 
-import contextlib
 import csv
 import gzip
 import io
@@ -10,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from openfl_flows.data.text_files import GZIP, open_text
 
 SMILES_SUFFIXES = (".smi", ".smiles", ".smi.gz", ".smiles.gz")
 """Names of files that are no tables but have one SMILES, and perhaps a name, on each line."""
@@ -106,7 +107,7 @@ def stream_rows(path: Path, *, required: Sequence[str]) -> Iterator[Row]:
         ValueError: As :func:`read_rows`, once the row is reached.
         OSError: The file cannot be read.
     """
-    with _opened(path) as stream:
+    with open_text(path) as stream:
         yield from _parse(path, stream, required)
 
 
@@ -123,7 +124,7 @@ def stream_smiles(path: Path) -> Iterator[Row]:
         ValueError: Damaged gzip or not UTF-8.
         OSError: The file cannot be read.
     """
-    with _opened(path) as stream:
+    with open_text(path) as stream:
         for line, text in enumerate(stream, start=1):
             if words := text.split(maxsplit=1):
                 name = words[1].strip() if len(words) > 1 else ""
@@ -149,24 +150,9 @@ def _parse(path: Path, stream: IO[str], required: Sequence[str]) -> Iterator[Row
         yield Row(path, reader.line_num, dict(zip(header, cells, strict=True)))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
-    with path.open("rb") as file:
-        magic = file.read(2)
-    opening = gzip.open if magic == b"\x1f\x8b" else open
-    try:
-        with opening(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            assert isinstance(stream, io.TextIOBase)
-            yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip file ({error})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}") from error
-
-
 def _text(path: Path, content: bytes) -> str:
     try:
-        if content[:2] == b"\x1f\x8b":
+        if content[:2] == GZIP:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:

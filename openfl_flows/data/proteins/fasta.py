@@ -11,17 +11,14 @@ small letters, wrapped lines are joined and such keys refused.
 Source: https://github.com/sacdallago/biotrainer, ``docs/data_standardization.md``.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import IO, cast
 
 from openfl_flows.atomic import replacing
+from openfl_flows.data.text_files import open_text
 
 PRED = "pred"
 """The part of proteins to predict; they need no target."""
@@ -136,7 +133,7 @@ def _header(record: Record) -> str:
 def _records(path: Path, default_part: str | None) -> Iterator[Record]:
     header, start = "", 0
     chunks: list[str] = []
-    with _opened(path) as stream:
+    with open_text(path) as stream:
         for number, raw in enumerate(stream, start=1):
             line = raw.strip()
             if line.startswith(">"):
@@ -233,18 +230,3 @@ def _bad_letter(path: Path, number: int, line: str) -> str:
         f"{path}, line {number}: {line[column]!r} at position {column + 1} of the line, expected a "
         "sequence of letters, '*' and '-'"
     )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
-    with path.open("rb") as file:
-        opening = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    try:
-        with opening(path, "rt", encoding="utf-8-sig") as stream:
-            yield cast(IO[str], stream)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip file ({error})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: this is no UTF-8 text, expected FASTA ({error.reason})"
-        ) from error

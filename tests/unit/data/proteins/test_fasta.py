@@ -159,7 +159,7 @@ def test_damaged_and_foreign_bytes(tmp_path):
     with pytest.raises(ValueError, match="damaged gzip"):
         read_fasta(path)
     path.write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe")
-    with pytest.raises(ValueError, match="no UTF-8 text, expected FASTA"):
+    with pytest.raises(ValueError, match="not UTF-8 text at byte"):
         read_fasta(path)
 
 
