@@ -59,7 +59,7 @@ RULES = {
     for rule in [file.stem.removeprefix("proteins_")]
 }
 """Rules of partitions that are named otherwise than their files."""
-EXPERIMENT_NEEDS = {"esm_deeploc": ("data.path=sample",)}
+EXPERIMENT_NEEDS = dict.fromkeys(("esm_deeploc", "esm_tutorial"), ("data.path=sample",))
 EMBEDDED = {"path": "sample", "folder": "null"}
 
 
