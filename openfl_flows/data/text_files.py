@@ -13,8 +13,12 @@ GZIP = b"\x1f\x8b"
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
+def open_text(path: Path, *, expected: str = "text") -> Iterator[IO[str]]:
     """Open a file of UTF-8 text to read line by line; ends of lines stay as they are.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the message.
 
     Raises:
         ValueError: Damaged gzip or not UTF-8, once that part of it is read.
@@ -29,4 +33,6 @@ def open_text(path: Path) -> Iterator[IO[str]]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}") from error
+        raise ValueError(
+            f"{path}: not UTF-8 text at byte {error.start}, expected {expected}"
+        ) from error

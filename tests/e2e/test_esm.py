@@ -205,7 +205,7 @@ OTHER_FORMATS = {
     "csv": (b"name,sequence,label\na,MKV,Nucleus\n", r"line 1: this looks like a table \(CSV\)"),
     "json": (b'{"a": "MKV"}\n', r"line 1: this looks like JSON, expected FASTA"),
     "genbank": (b"LOCUS       SCU49845\n", r"line 1: this looks like GenBank"),
-    "binary": (b"\x00\x01\xff\xfe" * 40, r"bad\.fasta: this is .*expected FASTA"),
+    "binary": (b"\x00\x01\xff\xfe" * 40, r"bad\.fasta: not UTF-8 text at byte \d+, expected FASTA"),
     "gzip": (b"\x1f\x8b\x08" + b"\x00" * 20, r"bad\.fasta: damaged gzip file"),
     "empty": (b"", r"bad\.fasta: the file is empty, expected FASTA"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\n", r"a pointer of Git LFS"),

@@ -14,7 +14,8 @@ from openfl_flows.flows.simulation import simulate_experiment
 
 PLAN = (
     "experiment=esm_scl", "model=esm", "model.network.size=tiny", "model.training.lr=3e-3",
-    "partition.alpha=0.5", "federation.rounds=4", "federation.epochs=10", "runtime.quiet=true",
+    "partition.alpha=0.5", "data.max_length=80", "federation.rounds=4", "federation.epochs=8",
+    "runtime.quiet=true",
 )  # fmt: skip
 GAIN = 0.03
 

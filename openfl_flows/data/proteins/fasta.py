@@ -133,7 +133,7 @@ def _header(record: Record) -> str:
 def _records(path: Path, default_part: str | None) -> Iterator[Record]:
     header, start = "", 0
     chunks: list[str] = []
-    with open_text(path) as stream:
+    with open_text(path, expected="FASTA") as stream:
         for number, raw in enumerate(stream, start=1):
             line = raw.strip()
             if line.startswith(">"):
