@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_ends_in_the_same_bits(undisturbed, folder) -> None
     ("mode", "join"),
     [
         ("frozen", "fedavg"),
-        ("lora", "diloco"),
+        pytest.param("lora", "diloco", marks=pytest.mark.slow),
         pytest.param("full", "fedavg", marks=pytest.mark.slow),
     ],
 )
