@@ -191,6 +191,8 @@ class EsmLearner:
         if self._features is None:
             return
         ordered = sorted({*sequences} - self._embedded.keys())
+        if not ordered:
+            return
         for sequence, array in zip(ordered, self._features(ordered), strict=True):
             self._embedded[sequence] = torch.from_numpy(array)
 

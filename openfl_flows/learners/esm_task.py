@@ -49,6 +49,8 @@ from openfl_flows.models.esm.network import (
     build_encoder,
     encoder_digest,
     merged_encoder,
+    model_spec,
+    outline,
     trained_tensors,
 )
 from openfl_flows.seeds import derived_seed
@@ -201,7 +203,12 @@ class EsmTask:
         Raises:
             ValueError: It is none, or of another model; the message names file and tensor.
         """
-        spec = self.initial_state().spec
+        # Not the initial model: an encoder would be read for the names of its tensors.
+        target = self._target
+        outlined = outline(
+            self.network, num_outputs=target.num_outputs, per_residue=target.per_residue
+        )
+        spec = model_spec(outlined)
         if path.suffix == SUFFIX:
             return load_own(path, spec)
         tensors = load_torch(path).get(TRAINED)

@@ -23,6 +23,7 @@ from openfl_flows.taskrunner.parity import compare_rounds
 from openfl_flows.taskrunner.rehearsal import rehearse
 from tests.fx_processes import launch, living
 from tests.processes import Command, run
+from tests.refusals import refused
 from tests.tiny_esm import CLASSES, proteins
 
 SMALL = (
@@ -49,19 +50,6 @@ def record(path: Path) -> dict[str, Any]:
     found = RunDirectory.open(path).record
     assert found["status"] == "finished"
     return found
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line of a command that fails."""
-    capsys.readouterr()
-    try:
-        status = main(arguments)
-    except SystemExit as end:
-        status = int(str(end.code))
-    assert status == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("openfl-flows: error: ")
-    return line
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from openfl_flows.metrics.mean import Means
 from openfl_flows.ops.files import load_state
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
+from tests.refusals import refused
 
 SITES = ("site-1", "site-2", "site-3")
 TOY = ("experiment=toy", "federation.sites=3", "federation.rounds=2", "runtime.quiet=true")
@@ -53,18 +54,6 @@ def digests(path: Path) -> list[str]:
 def curve(folder: Path, tag: str) -> dict[int, float]:
     events = EventAccumulator(str(folder)).Reload()
     return {event.step: event.value for event in events.Scalars(tag)}
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line of a command that fails."""
-    capsys.readouterr()
-    try:
-        status = main(arguments)
-    except SystemExit as end:
-        status = int(str(end.code))
-    assert status == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 def test_one_site_alone_is_a_federation_of_that_site(folder) -> None:

@@ -17,6 +17,7 @@ from openfl_flows.experiment import Experiment
 from openfl_flows.metrics.predictions import Predictions
 from openfl_flows.ops.files import save_state
 from openfl_flows.ops.run import RunDirectory
+from tests.refusals import refused as command_refused
 from tests.tiny_esm import CLASSES, proteins
 
 RUN = (
@@ -52,11 +53,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    capsys.readouterr()
-    assert main(["predict", *map(str, arguments)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("openfl-flows: error: ")
-    return line
+    return command_refused(capsys, "predict", *map(str, arguments))
 
 
 def test_predictions_are_those_that_the_run_was_tested_with(run, tmp_path, capsys) -> None:
