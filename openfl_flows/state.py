@@ -203,13 +203,14 @@ def pack(state: State, max_bytes: int = BUCKET_BYTES) -> list[Array]:
     return buckets
 
 
-def num_buckets(spec: Spec, max_bytes: int = BUCKET_BYTES) -> int:
-    """How many buckets :func:`pack` makes of a State of ``spec``.
+def bucket_forms(spec: Spec, max_bytes: int = BUCKET_BYTES) -> list[tuple[str, int]]:
+    """Element type and number of elements of every bucket that :func:`pack` makes.
 
     Raises:
         ValueError: ``max_bytes`` is smaller than one element.
     """
-    return sum(len(cuts) for cuts in _layout(spec, max_bytes).values())
+    layout = _layout(spec, max_bytes).items()
+    return [(dtype, stop - start) for (dtype, _), cuts in layout for start, stop in cuts]
 
 
 def unpack(buckets: Sequence[Array], spec: Spec) -> State:

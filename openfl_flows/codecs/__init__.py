@@ -1,0 +1,1 @@
+"""Codecs: pure functions between flat arrays and the fewer bytes that travel for them."""
