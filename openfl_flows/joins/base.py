@@ -39,16 +39,16 @@ def chain(first: Join, *rest: Join) -> Join:
     stages = (first, *rest)
 
     def init(model: State) -> State:
-        return _nest([stage.init(model) for stage in stages])
+        return nest([stage.init(model) for stage in stages])
 
     def apply(model: State, updates: Updates, join_state: State) -> tuple[State, State]:
         next_states = []
         result = model
-        for stage, state in zip(stages, _unnest(join_state, len(stages)), strict=True):
+        for stage, state in zip(stages, unnest(join_state, len(stages)), strict=True):
             result, state = stage.apply(model, updates, state)
             next_states.append(state)
             updates = [Update(site="joined", state=result, num_samples=1)]
-        return result, _nest(next_states)
+        return result, nest(next_states)
 
     return Join(init, apply)
 
@@ -95,11 +95,17 @@ def same_spec(model: State, update: Update) -> State:
     return update.state
 
 
-def _nest(states: list[State]) -> State:
+def nest(states: list[State]) -> State:
+    """Several states as one, their numbers before the names."""
     return State({f"{i}/{name}": a for i, state in enumerate(states) for name, a in state.items()})
 
 
-def _unnest(state: State, num: int) -> list[State]:
+def unnest(state: State, num: int) -> list[State]:
+    """What :func:`nest` made one of.
+
+    Raises:
+        ValueError: It was made of another number.
+    """
     nested: list[dict[str, Array]] = [{} for _ in range(num)]
     for key, array in state.items():
         index, _, name = key.partition("/")
