@@ -16,7 +16,8 @@ from openfl_flows.metrics.mean import values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.ops.movement import movement
-from openfl_flows.ops.run import Checkpoint, Kind, RoundRecord, RunDirectory, SiteRound, Tested
+from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import Kind, RunDirectory, Tested
 from openfl_flows.state import State
 from openfl_flows.update import Update
 

@@ -2,23 +2,30 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from openfl_flows.codecs.base import Compression
+from openfl_flows.codecs.recipes import AS_IT_IS, build_compression
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.learners.base import Budget, Task
+from openfl_flows.learners.fragments import PLAIN, Streaming
+from openfl_flows.ops.link import Link, site_links
 from openfl_flows.ops.run import Tested
 from openfl_flows.state import State
 
 _PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
-_NAMES = frozenset({"name", "out", "resume", "site", "initial", "initial_digest", "network"})
+_NAMES = frozenset(
+    {"name", "out", "resume", "site", "initial", "initial_digest", "network", "codec"}
+)
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
-_MAY_HAVE = frozenset({"validate", "tested", "samples"})
+_MAY_HAVE = frozenset({"validate", "tested", "samples", "link", "secure_aggregation", "streaming"})
+_IDENTITY = {"name": "identity"}
 Validate = Literal["model", "average"]
 
 
@@ -71,6 +78,10 @@ class Experiment:
         rounds: Number of the last round.
         budget: How long a site trains in each round.
         runtime: Where it runs.
+        compression: How models travel between sites and aggregator.
+        streaming: How the model is synchronised in fragments.
+        link: What a rehearsal narrows each site's connection to; sites that are not in it have all
+            that the machine gives.
         initial: Checkpoint to start from, None for the task's own initial model.
         initial_digest: Digest that the checkpoint must have, None where any will do.
         config: What all this was built from.
@@ -86,6 +97,9 @@ class Experiment:
     rounds: int
     budget: Budget
     runtime: Runtime
+    compression: Compression = AS_IT_IS
+    streaming: Streaming = PLAIN
+    link: Mapping[str, Link] = field(default_factory=dict)
     initial: Path | None = None
     initial_digest: str | None = None
     config: Mapping[str, Any]
@@ -112,6 +126,11 @@ class Experiment:
             )
         tested = check("federation.tested", Tested, federation.get("tested", "last"))
         check_tested(tested, ema, validate)
+        compression, streaming = traffic_of(config)
+        _check_masks(federation.get("secure_aggregation", False), compression)
+        rounds = check_count("federation.rounds", federation["rounds"], least=1)
+        streaming.check(budget, rounds)
+        _check_proximal(config["model"], streaming)
         sites = site_names(federation["sites"])
         site = check("site", str | None, config.get("site"))
         if site is not None and site not in sites:
@@ -133,9 +152,12 @@ class Experiment:
             validate=validate,
             tested=tested,
             site=site,
-            rounds=check_count("federation.rounds", federation["rounds"], least=1),
+            rounds=rounds,
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),
+            compression=compression,
+            streaming=streaming,
+            link=site_links(federation.get("link"), sites),
             initial=check("initial", Path | None, config.get("initial")),
             initial_digest=check("initial_digest", str | None, config.get("initial_digest")),
             config=config,
@@ -159,6 +181,17 @@ class Experiment:
         return state
 
 
+def traffic_of(config: Mapping[str, Any]) -> tuple[Compression, Streaming]:
+    """How models travel, which an aggregator needs to know, who knows nothing else of a model.
+
+    Raises:
+        ValueError: ``codec`` or ``federation.streaming`` cannot be used.
+    """
+    compression = _built("codec", build_compression, config.get("codec", _IDENTITY))
+    streaming = config["federation"].get("streaming") or {}
+    return compression, check("federation.streaming", Streaming, streaming)
+
+
 def check_tested(tested: Tested, ema: Ema | None, validate: Validate) -> None:
     """Refuse to test the best model where a moving average is kept that nobody validates.
 
@@ -170,6 +203,38 @@ def check_tested(tested: Tested, ema: Ema | None, validate: Validate) -> None:
             "federation.tested=best tests what is validated, expected ema=none or "
             "federation.validate=average"
         )
+
+
+def _check_proximal(model: Mapping[str, Any], streaming: Streaming) -> None:
+    """Refuse FedProx with streaming: what a site receives then is no global model to stay near.
+
+    Raises:
+        ValueError: Both are asked for.
+    """
+    proximal = (model.get("training") or {}).get("proximal", 0)
+    if proximal and not streaming.plain:
+        raise ValueError(
+            f"model.training.proximal={proximal} with federation.streaming, expected 0: sites keep "
+            "a model of their own, so there is no global one to stay near"
+        )
+
+
+def _check_masks(secure_aggregation: Any, compression: Compression) -> None:
+    """Refuse OpenFL's secure aggregation, which hides each update behind a mask that sums to 0.
+
+    Raises:
+        ValueError: It is asked for; the message says why it cannot be had.
+    """
+    if check("federation.secure_aggregation", bool, secure_aggregation):
+        codec = compression.codec
+        why = (
+            "the aggregator has to see each update to refuse one that is not finite or out of "
+            "proportion, and to apply any join but the plain mean"
+            if codec.exact
+            else f"it adds float masks to an update before codec.name={codec.name} rounds it, so "
+            "that rounding would destroy the masks' sum and the model with it"
+        )
+        raise ValueError(f"federation.secure_aggregation=true, expected false: {why}")
 
 
 def site_names(sites: int | list[str]) -> tuple[str, ...]:

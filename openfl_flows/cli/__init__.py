@@ -10,6 +10,7 @@ from openfl_flows.cli.errors import reporting_errors
 from openfl_flows.cli.evaluate import add_evaluate
 from openfl_flows.cli.federation import add_federation
 from openfl_flows.cli.guide import add_guide
+from openfl_flows.cli.plan_link import add_plan_link
 from openfl_flows.cli.predict import add_predict
 from openfl_flows.cli.ranks import add_ranks
 from openfl_flows.cli.results import add_results
@@ -27,6 +28,9 @@ simulate, local and centralize take the plan's keys as overrides, and -m for swe
 
 many runs of one plan over seeds, and one report; started again, it goes on where it was:
   openfl-flows study experiment=digress_qm9_paper_quick out=DIR
+
+which codec, steps between syncs and fragments a thin link asks for; nothing is trained:
+  openfl-flows plan-link experiment=demo --bandwidth 10mbit --round-seconds 60
 
 from a plan to a real federation:
   openfl-flows export experiment=demo DIR      a workspace for OpenFL's fx
@@ -67,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(commands)
     add_federation(commands)
     add_ranks(commands)
+    add_plan_link(commands)
     add_results(commands)
     add_evaluate(commands)
     add_predict(commands)

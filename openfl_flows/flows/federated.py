@@ -65,20 +65,25 @@ class FederatedFlow(FLSpec):
         """Validate the locally trained model and hand it over."""
         began = time.monotonic()
         validated = self.site.validate_local(self.round)
-        update = Update(
-            site=self.site.name,
-            state=self.site.finish_round(self.round),
-            num_samples=self.report.num_samples,
-            num_steps=self.report.num_steps,
-        )
+        trained = self.site.finish_round(self.round)
         self.seconds["local_model_validation"] = time.monotonic() - began
+        delivery = self.site.uplink.deliver(trained, self.model, self.round)
+        self.seconds["encode"] = delivery.seconds
         self.contribution = Contribution(
-            update=update,
+            update=Update(
+                site=self.site.name,
+                state=delivery.state,
+                num_samples=self.report.num_samples,
+                num_steps=self.report.num_steps,
+            ),
             received=self.received,
             trained=self.report.metrics,
             validated=validated,
             seconds=self.seconds,
             peak_rss_bytes=peak_rss_bytes(),
+            frames_bytes=delivery.bytes_up,
+            frames=delivery.frames,
+            bytes_up=delivery.bytes_up,
         )
         self.next(self.join)
 

@@ -12,14 +12,18 @@ from openfl.experimental.workflow.interface import Aggregator, Collaborator, FLS
 from openfl.experimental.workflow.runtime import LocalRuntime
 from ray.exceptions import RayTaskError
 
+from openfl_flows.codecs.base import Compression
+from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.experiment import Experiment, Runtime, Validate, check_tested, resolve
 from openfl_flows.flows.evaluation import EvaluationFlow
 from openfl_flows.flows.federated import FederatedFlow
 from openfl_flows.flows.progress import ProgressBars
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
+from openfl_flows.joins.streaming import streaming as in_fragments
 from openfl_flows.learners.base import Budget, Task
 from openfl_flows.learners.data_report import report_data
+from openfl_flows.learners.fragments import PLAIN, Streaming
 from openfl_flows.learners.site import Site, check_local_state, release_learners
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
@@ -39,6 +43,8 @@ def simulate(
     validate: Validate = "model",
     tested: Tested = "last",
     initial: State | None = None,
+    compression: Compression = AS_IT_IS,
+    streaming: Streaming = PLAIN,
     flow: type[FederatedFlow] = FederatedFlow,
     runtime: Runtime | None = None,
     config: Mapping[str, Any] | None = None,
@@ -58,6 +64,8 @@ def simulate(
         tested: Which model is measured on test data: the last one, with its moving average, or the
             one with the best validation.
         initial: The model to start from; the task's own where it is None.
+        compression: How models travel; what a lossy codec loses is lost here, too.
+        streaming: How the model is synchronised in fragments.
         flow: The OpenFL flow.
         runtime: Where it runs; one process and one thread by default.
         config: What the run was made from, for its record.
@@ -75,10 +83,12 @@ def simulate(
     if rounds < 1:
         raise ValueError(f"federation.rounds={rounds}, expected at least 1")
     check_tested(tested, ema, validate)
+    streaming.check(budget, rounds)
+    join = in_fragments(join, streaming.fragments)
     torch.set_num_threads(runtime.threads)
     run = _open(task, join, ema, validate, initial, out, config or {}, resume, rounds)
     site_average = ema if validate == "average" else None
-    parties = (task, join, ema, site_average, out, budget, runtime)
+    parties = (task, join, ema, site_average, out, budget, runtime, compression, streaming)
     with _log_of_steps(out), _backend(runtime) as start:
         if run.round < rounds:
             _train(start(*parties), flow, run, rounds, runtime)
@@ -105,6 +115,8 @@ def simulate_experiment(
         validate=experiment.validate,
         tested=experiment.tested,
         initial=None if resume else experiment.initial_state(),
+        compression=experiment.compression,
+        streaming=experiment.streaming,
         flow=resolve(experiment.flow),
         runtime=experiment.runtime,
         config=experiment.config,
@@ -234,6 +246,8 @@ def _local_runtime(
     out: Path,
     budget: Budget,
     runtime: Runtime,
+    compression: Compression,
+    streaming: Streaming,
 ) -> LocalRuntime:
     collaborators = [
         Collaborator(
@@ -246,6 +260,8 @@ def _local_runtime(
             budget=budget,
             runtime=runtime,
             ema=site_average,
+            compression=compression,
+            streaming=streaming,
         )
         for site in task.sites
     ]
@@ -255,6 +271,8 @@ def _local_runtime(
         out=out,
         rule=join,
         ema=ema,
+        compression=compression,
+        fragments=streaming.fragments,
         threads=runtime.threads,
     )
     actors = {"num_actors": runtime.ray_actors or len(collaborators)}
@@ -267,7 +285,14 @@ def _local_runtime(
 
 
 def _site_attributes(
-    task: Task, site: str, out: Path, budget: Budget, runtime: Runtime, ema: Ema | None
+    task: Task,
+    site: str,
+    out: Path,
+    budget: Budget,
+    runtime: Runtime,
+    ema: Ema | None,
+    compression: Compression,
+    streaming: Streaming,
 ) -> dict[str, Site]:
     torch.set_num_threads(runtime.threads)
     return {
@@ -278,15 +303,22 @@ def _site_attributes(
             budget=budget,
             resident=runtime.resident_sites,
             average=ema,
+            compression=compression,
+            streaming=streaming,
         )
     }
 
 
 def _aggregator_attributes(
-    out: Path, rule: Join, ema: Ema | None, threads: int
+    out: Path,
+    rule: Join,
+    ema: Ema | None,
+    compression: Compression,
+    fragments: int,
+    threads: int,
 ) -> dict[str, Aggregation]:
     torch.set_num_threads(threads)
-    return {"aggregation": Aggregation(RunDirectory.open(out), rule, ema)}
+    return {"aggregation": Aggregation(RunDirectory.open(out), rule, ema, compression, fragments)}
 
 
 @contextlib.contextmanager

@@ -6,15 +6,21 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from openfl_flows.atomic import replacing, write_json
+from openfl_flows.codecs.base import Compression
+from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.ema import Ema
+from openfl_flows.joins.streaming import synchronised
 from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
+from openfl_flows.learners.fragments import PLAIN, Begun, Streaming, ahead, finish
+from openfl_flows.learners.uplink import Uplink
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.torch_files import load_whole
 from openfl_flows.ops.files import load_state, map_state, save_state
@@ -22,7 +28,6 @@ from openfl_flows.state import State
 
 logger = logging.getLogger(__name__)
 
-_UPDATE = "update.safetensors"
 _COMPLETED = "completed.json"
 
 LearnerFactory = Callable[[], Learner]
@@ -47,6 +52,8 @@ class Site:
         plan: What the rounds belong to: a completed round of another plan is trained anew.
         average: Rule of the moving average that is validated in place of the global model, for
             which every round must have as many steps; None to validate the model.
+        compression: How updates travel.
+        streaming: How the model is synchronised in fragments.
     """
 
     def __init__(
@@ -59,14 +66,19 @@ class Site:
         resident: int = 0,
         plan: str = "",
         average: Ema | None = None,
+        compression: Compression = AS_IT_IS,
+        streaming: Streaming = PLAIN,
     ) -> None:
         self.name = name
         self.folder = folder
+        self.uplink = Uplink(folder, name, compression, streaming.fragments)
         self._factory = factory
         self._budget = budget
         self._resident = resident
         self._plan = plan
         self._average = average and SiteAverage(folder, average, budget.num_steps(0))
+        self._streaming = streaming
+        self._begun: tuple[int, Future[Begun]] | None = None
 
     def validate(self, model: State, round_: int) -> Means:
         """Validate the global model that begins ``round_``, or its moving average."""
@@ -92,10 +104,34 @@ class Site:
         return means
 
     def train(self, model: State, round_: int) -> TrainReport:
-        """Train from the global model for the budget of ``round_``."""
-        learner = self._learner(round_)
-        learner.receive(model)
-        return learner.train(self._budget, _Throttle(self.folder / "progress.json", round_))
+        """Train for the budget of ``round_`` from the global model, or from what of it is due."""
+        learner, progress = self._learner(round_), self._progress(round_)
+        if self._streaming.plain:
+            learner.receive(model)
+            return learner.train(self._budget, progress)
+        if self._begun is not None and self._begun[0] == round_:
+            begun = self._begun[1].result()
+        else:
+            local = self._trained(round_ - 1) or model
+            begun = ahead(learner, local, self._streaming, self._budget, progress)
+        self._begun = None
+        synced = synchronised(model.spec, self._streaming.fragments, round_ - 1)
+        return finish(learner, begun, model, synced, self._streaming, self._budget, progress)
+
+    def train_ahead(self, round_: int) -> None:
+        """Begin ``round_`` in the background, with the steps that wait for nothing.
+
+        Whatever else the site is asked to do waits for them; :meth:`train` goes on from there.
+        """
+        local = self._trained(round_ - 1)
+        if not self._streaming.delay or local is None:
+            return
+        arguments = self._learner(round_), local, self._streaming, self._budget
+        pool = ThreadPoolExecutor(
+            1, "train-ahead", torch.set_num_threads, (torch.get_num_threads(),)
+        )
+        self._begun = round_, pool.submit(ahead, *arguments, self._progress(round_))
+        pool.shutdown(wait=False)
 
     def validate_local(self, round_: int) -> Means:
         """Validate the locally trained model of ``round_``."""
@@ -115,8 +151,12 @@ class Site:
         for file in files:
             if file not in kept:
                 file.unlink()
-        update = self.folder / _UPDATE
+        update = self._update_file(round_)
         save_state(update, learner.send())
+        for file in self.folder.glob("update-*.safetensors"):
+            # Under streaming a round that has to be repeated begins where the one before ended.
+            if file != update and (self._streaming.plain or file != self._update_file(round_ - 1)):
+                file.unlink()
         _resident[self.folder] = (learner, round_)
         self._release()
         return map_state(update)
@@ -159,6 +199,7 @@ class Site:
         Raises:
             ValueError: The round was not completed here, or a file is missing or corrupt.
         """
+        self._await_begun()
         learner, last = _resident.get(self.folder, (None, -1))
         if learner is None or last != round_:
             done = self._completed(round_)
@@ -168,6 +209,8 @@ class Site:
             learner.restore(_load(self._file(round_)))
             learner.receive(self._update(done))
             _resident[self.folder] = (learner, round_)
+        elif self._begun is not None:
+            learner.receive(map_state(self._update_file(round_)))
         means = learner.validate()
         self._release()
         return means
@@ -195,13 +238,27 @@ class Site:
             ) from None
 
     def _update(self, done: Mapping[str, Any]) -> State:
-        update = load_state(self.folder / _UPDATE)
+        file = self._update_file(done["round"])
+        update = load_state(file)
         if update.digest() != done["update"]:
-            raise ValueError(f"{self.folder / _UPDATE}: not the update of round {done['round']}")
+            raise ValueError(f"{file}: not the update of round {done['round']}")
         return update
+
+    def _trained(self, round_: int) -> State | None:
+        """The site's own model at the end of a round; None where it took no part in it."""
+        file = self._update_file(round_)
+        return map_state(file) if file.is_file() else None
+
+    def _progress(self, round_: int) -> "_Throttle":
+        return _Throttle(self.folder / "progress.json", round_)
+
+    def _await_begun(self) -> None:
+        if self._begun is not None:
+            self._begun[1].result()
 
     def _learner(self, round_: int) -> Learner:
         """The learner as it was at the end of the round before, plus what this round did."""
+        self._await_begun()
         learner, last = _resident.get(self.folder, (None, -1))
         if learner is None or last != round_ - 1:
             learner = self._factory()
@@ -227,6 +284,9 @@ class Site:
 
     def _file(self, round_: int) -> Path:
         return _local_file(self.folder, round_)
+
+    def _update_file(self, round_: int) -> Path:
+        return self.folder / f"update-{round_:05d}.safetensors"
 
 
 class _Throttle:

@@ -3,14 +3,20 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from openfl_flows.codecs.base import Compression
+from openfl_flows.codecs.exchange import AGGREGATOR, encode, exact_bytes, frames_digest
+from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
+from openfl_flows.joins.streaming import fragment, synchronised
 from openfl_flows.metrics.mean import Means, merge, values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import let_go
 from openfl_flows.ops.movement import movement
-from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
+from openfl_flows.ops.rounds import NOTHING, Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 from openfl_flows.update import Update
 
@@ -26,6 +32,10 @@ class Contribution:
         validated: Validation of the locally trained model.
         seconds: Wall seconds by task.
         peak_rss_bytes: The most memory the site's process ever held.
+        frames_bytes: Bytes of the update's frames.
+        frames: SHA-256 over them; empty under the exact codec.
+        bytes_up: Bytes that the site sent, all in all.
+        bytes_down: Bytes that it was sent.
     """
 
     update: Update
@@ -34,6 +44,10 @@ class Contribution:
     validated: Means
     seconds: Mapping[str, float]
     peak_rss_bytes: int
+    frames_bytes: int
+    frames: str = ""
+    bytes_up: int = 0
+    bytes_down: int = 0
 
 
 class Aggregation:
@@ -43,13 +57,26 @@ class Aggregation:
         run: Where rounds are committed.
         join: How updates become the next model.
         ema: Moving average of the global model, or None.
+        compression: How models travel. Under a lossy codec the model that a round makes is what
+            the sites make of its frames, so that all have the same one.
+        fragments: Parts of the model, of which each round joins one; ``join`` must be made for it.
     """
 
-    def __init__(self, run: RunDirectory, join: Join, ema: Ema | None) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        join: Join,
+        ema: Ema | None,
+        compression: Compression = AS_IT_IS,
+        fragments: int = 1,
+    ) -> None:
         self._run = run
         self._join = join
         self._ema = ema
+        self._compression = compression
+        self._fragments = fragments
         self._join_state, self._average = run.join_state(), run.average()
+        self._residual = run.residual()
         self._events = EventFiles(run.path / "tensorboard")
         self._began = time.monotonic()
 
@@ -71,9 +98,14 @@ class Aggregation:
         contributions.sort(key=lambda c: c.update.site, reverse=True)
         sites = {c.update.site: _site_round(c) for c in reversed(contributions)}
         received = values(merge(c.received for c in reversed(contributions)))
-        bytes_up = sum(c.update.state.nbytes for c in contributions)
-        moved = movement(model, [c.update for c in reversed(contributions)])
+        bytes_up = sum(c.frames_bytes for c in contributions)
+        due = self._due(model, self._run.round + 1)
+        moved = movement(due, [c.update for c in reversed(contributions)])
+        began = time.monotonic()
         joined, join_state = self._join.apply(model, _one_by_one(contributions), self._join_state)
+        broadcast = self._broadcast(joined, model)
+        joined = broadcast.model
+        join_seconds = time.monotonic() - began
         average = self._average
         if self._ema is not None:
             assert average is not None
@@ -84,17 +116,57 @@ class Aggregation:
             digest=joined.digest(),
             seconds=time.monotonic() - self._began,
             bytes_up=bytes_up,
-            bytes_down=model.nbytes * len(sites),
+            bytes_down=broadcast.frames_bytes * len(sites),
             sites=sites,
             movement=moved,
+            join_seconds=join_seconds,
+            frames=frames_digest(list(broadcast.frames.values())) if broadcast.frames else "",
         )
         self._run.measured(received)
         self._events.write_global(self._run.round, received)
-        saved = self._run.commit(record, Checkpoint(joined, join_state, average))
-        self._join_state, self._average = saved.join_state, saved.average
+        saved = self._run.commit(
+            record, Checkpoint(joined, join_state, average, broadcast.frames, broadcast.residual)
+        )
+        self._join_state, self._average, self._residual = (
+            saved.join_state, saved.average, saved.residual,
+        )  # fmt: skip
         self._events.write_sites(record)
         self._began = time.monotonic()
         return joined
+
+    def _due(self, model: State, round_: int) -> State:
+        """What of a model a round synchronises: all of it, or a fragment."""
+        if self._fragments == 1:
+            return model
+        return fragment(model, synchronised(model.spec, self._fragments, round_))
+
+    def _broadcast(self, joined: State, model: State) -> "_Broadcast":
+        """What takes the joined model to sites that have ``model``, and what they make of it."""
+        round_ = self._run.round + 1
+        due = self._due(joined, round_)
+        if self._compression.codec.exact:
+            return _Broadcast(joined, NOTHING, NOTHING, exact_bytes(due.travelling()))
+        own = f"{(round_ - 1) % self._fragments}/"
+        left = {
+            name.removeprefix(own): a for name, a in self._residual.items() if name.startswith(own)
+        }
+        encoded = encode(
+            due, model, self._compression, sender=AGGREGATOR, round_=round_, residual=State(left)
+        )
+        others = {n: a for n, a in self._residual.items() if not n.startswith(own)}
+        return _Broadcast(
+            model.with_arrays(encoded.arrives),
+            State({f"{number:04d}": frame for number, frame in enumerate(encoded.frames)}),
+            State({**others, **{own + name: a for name, a in encoded.residual.items()}}),
+            sum(frame.nbytes for frame in encoded.frames),
+        )
+
+
+class _Broadcast(NamedTuple):
+    model: State
+    frames: State
+    residual: State
+    frames_bytes: int
 
 
 def _one_by_one(contributions: list[Contribution]) -> Iterator[Update]:
@@ -118,4 +190,7 @@ def _site_round(contribution: Contribution) -> SiteRound:
         received=values(contribution.received),
         seconds=contribution.seconds,
         peak_rss_bytes=contribution.peak_rss_bytes,
+        bytes_up=contribution.bytes_up,
+        bytes_down=contribution.bytes_down,
+        frames=contribution.frames,
     )

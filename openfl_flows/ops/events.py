@@ -8,7 +8,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from openfl_flows.ops.run import RoundRecord
+from openfl_flows.ops.rounds import RoundRecord
 
 
 class EventFiles:

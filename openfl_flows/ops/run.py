@@ -9,14 +9,15 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from openfl_flows.atomic import put_copy, write_json
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.ops.rounds import NOTHING, Checkpoint, RoundRecord
 from openfl_flows.state import State
 
 FORMAT = 1
@@ -29,62 +30,9 @@ BEST = "best.safetensors"
 """The best model, at the top of the folder."""
 PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
 
+# Of the last checkpoint, at the top of the folder of a finished run.
+_KEPT = ("model.safetensors", "join.safetensors", "ema.safetensors")
 _KEYS = frozenset({"kind", "status", "config", "initial", "rounds", "digest", "metrics"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteRound:
-    """One site's part in a round.
-
-    Attributes:
-        num_samples: Training samples seen.
-        num_steps: Optimizer steps taken.
-        metrics: Training and local validation, by name.
-        received: Validation of the global model as it arrived, by name.
-        seconds: Wall seconds by task.
-        peak_rss_bytes: The most memory the site's process ever held.
-    """
-
-    num_samples: int
-    num_steps: int
-    metrics: Mapping[str, float]
-    received: Mapping[str, float]
-    seconds: Mapping[str, float]
-    peak_rss_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """One round: the model that it made and how.
-
-    Attributes:
-        round: Counted from 1.
-        digest: Digest of the global model after the join.
-        seconds: Wall seconds of the whole round.
-        bytes_up: Bytes of all sites' updates.
-        bytes_down: Bytes of the global model sent to all sites.
-        metrics: Validation of the model that the round made. The sites measure it when they
-            receive it, so it is empty until the next round, or the end.
-        sites: Each site's part.
-        movement: Norms of :func:`openfl_flows.ops.movement.movement`.
-    """
-
-    round: int
-    digest: str
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    sites: Mapping[str, SiteRound]
-    movement: Mapping[str, float] = field(default_factory=dict)
-
-
-class Checkpoint(NamedTuple):
-    """The aggregator's state after a round: all that a resume needs from its side."""
-
-    model: State
-    join_state: State
-    average: State | None
 
 
 class RunDirectory:
@@ -202,7 +150,7 @@ class RunDirectory:
             raise ValueError(
                 f"federation.rounds={rounds}, expected at least the {run.round} that {path} has"
             )
-        run.model(), run.join_state(), run.best_model()
+        run.model(), run.join_state(), run.best_model(), run.frames(), run.residual()
         if (run.average() is not None) != average:
             raise ValueError(
                 f"{run._checkpoint_folder(run.round) / 'ema.safetensors'}: "
@@ -265,6 +213,22 @@ class RunDirectory:
         file = self._checkpoint_folder(self.round) / "ema.safetensors"
         return load_state(file) if file.exists() else None
 
+    def frames(self) -> State:
+        """The frames that took the model of the last whole round to the sites, if not as it is.
+
+        Raises:
+            ValueError: The file is corrupt.
+        """
+        return self._load_optional("frames")
+
+    def residual(self) -> State:
+        """What the aggregator's frames have left out so far; nothing without error feedback.
+
+        Raises:
+            ValueError: The file is corrupt.
+        """
+        return self._load_optional("residual")
+
     @property
     def validates_average(self) -> bool:
         """Whether it is the moving average that is validated every round."""
@@ -325,10 +289,10 @@ class RunDirectory:
         for old in range(max(0, round_record.round - 1)):
             shutil.rmtree(self._checkpoint_folder(old), ignore_errors=True)
         folder = self._checkpoint_folder(round_record.round)
-        return Checkpoint(
-            checkpoint.model,
-            map_state(folder / "join.safetensors"),
-            None if checkpoint.average is None else map_state(folder / "ema.safetensors"),
+        return checkpoint._replace(
+            join_state=map_state(folder / "join.safetensors"),
+            average=None if checkpoint.average is None else map_state(folder / "ema.safetensors"),
+            residual=map_state(folder / "residual.safetensors") if checkpoint.residual else NOTHING,
         )
 
     def measured(self, metrics: Mapping[str, float]) -> None:
@@ -352,8 +316,10 @@ class RunDirectory:
             tested: Which one that was.
         """
         self.write()
-        for file in self._checkpoint_folder(self.round).glob("*.safetensors"):
-            put_copy(file, self.path / file.name)
+        for name in _KEPT:
+            file = self._checkpoint_folder(self.round) / name
+            if file.exists():
+                put_copy(file, self.path / name)
         self.record["metrics"] = dict(metrics)
         chosen = self.record["best"] if tested == "best" else self.record | {"round": self.round}
         self.record["tested"] = {key: chosen[key] for key in ("round", "digest")}
@@ -389,6 +355,10 @@ class RunDirectory:
         assert average is not None
         return average.digest()
 
+    def _load_optional(self, name: str) -> State:
+        file = self._checkpoint_folder(self.round) / f"{name}.safetensors"
+        return load_state(file) if file.exists() else NOTHING
+
     def _checkpoint_folder(self, round_: int) -> Path:
         return self.path / "checkpoints" / f"{round_:05d}"
 
@@ -398,6 +368,9 @@ class RunDirectory:
         save_state(folder / "join.safetensors", checkpoint.join_state)
         if checkpoint.average is not None:
             save_state(folder / "ema.safetensors", checkpoint.average)
+        for name, state in (("frames", checkpoint.frames), ("residual", checkpoint.residual)):
+            if state:
+                save_state(folder / f"{name}.safetensors", state)
 
 
 def _better(value: float, best: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from openfl_flows.report.intervals import Interval
 from openfl_flows.report.metric_names import metric
-from openfl_flows.report.series import Points, Series, sites, tasks
+from openfl_flows.report.series import Points, Series, sites, task_seconds, tasks
 
 # Okabe and Ito's colours for all kinds of colour vision, without black and yellow.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -143,7 +143,7 @@ def round_seconds_chart(record: Mapping[str, Any], site_colors: Mapping[str, str
         figure, axes = _figure()
         for site, color in site_colors.items():
             spent = {
-                entry["round"]: sum(entry["sites"][site]["seconds"].values())
+                entry["round"]: task_seconds(entry["sites"][site])
                 for entry in record["rounds"]
                 if site in entry["sites"]
             }

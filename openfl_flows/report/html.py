@@ -18,6 +18,7 @@ from openfl_flows.metrics.class_scores import rate_of
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report import curves, metric_names, series
 from openfl_flows.report.classification import find_test_sets, rate_table, read_sections
+from openfl_flows.report.round_time import read_section
 
 _PICTURES = {
     "grid.png": ("image/png", "Sampled molecules"),
@@ -81,6 +82,7 @@ def write_report(run: Path) -> Path:
             legend=curves.site_legend(record),
             metric_charts=[curves.metric_chart(s, site_colors) for s in series.series(record)],
             time_charts=_time_charts(record, site_colors),
+            round_time=read_section(record),
             partition=partition,
             skew=skew,
             partition_chart=_partition_chart(partition),
@@ -117,6 +119,7 @@ def page_environment() -> jinja2.Environment:
         "number": metric_names.number,
         "size": metric_names.size,
         "duration": metric_names.duration,
+        "task_seconds": series.task_seconds,
         # The only markup that is not escaped: what matplotlib wrote, with its text escaped.
         "svg": Markup,
     }

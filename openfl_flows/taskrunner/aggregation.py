@@ -10,11 +10,20 @@ import numpy as np
 from openfl.interface.aggregation_functions.core import AggregationFunction
 from openfl.utilities import LocalTensor
 
+from openfl_flows.codecs.base import Compression
+from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.recipes import build_ema, build_join
+from openfl_flows.joins.streaming import streaming
 from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
 from openfl_flows.ops.run import Mode, RunDirectory, Weights
 from openfl_flows.state import Array, State
-from openfl_flows.taskrunner.wire import from_buckets, from_model_tensors, means_of, to_buckets
+from openfl_flows.taskrunner.wire import (
+    fragment_due,
+    from_buckets,
+    from_model_tensors,
+    means_of,
+    to_fragments,
+)
 from openfl_flows.update import Update
 
 RECEIVED, TRAINED, VALIDATED = (
@@ -24,6 +33,7 @@ RECEIVED, TRAINED, VALIDATED = (
 )
 """The tasks of a round, in order."""
 
+_LINK_SECONDS = ("download", "decode", "encode", "upload")
 # What may change between two starts of one run.
 _FREE = frozenset({"federation.rounds", "initial", "name", "network"})
 
@@ -71,6 +81,8 @@ class JoinAggregation(AggregationFunction):
         rounds: int,
         best: tuple[str, Mode] | None = None,
         weights: Weights = "model",
+        compression: Compression = AS_IT_IS,
+        fragments: int = 1,
     ) -> RunDirectory:
         """Go on with the run directory, or start it; one that is finished stays as it is.
 
@@ -80,11 +92,15 @@ class JoinAggregation(AggregationFunction):
             rounds: Number of the last round.
             best: Metric that tells the best model, and ``min`` or ``max``.
             weights: What is validated, and so can be the best.
+            compression: How models travel.
+            fragments: Parts of the model, of which each round joins one.
 
         Raises:
             ValueError: The run directory is of another plan, or damaged.
         """
         average = self._ema is not None
+        join = streaming(self._join, fragments)
+        self._fragments = fragments
         if self.begun:
             self.run = RunDirectory.open(self._path)
             different = _difference(self.run.record["config"], config) if config else None
@@ -101,12 +117,16 @@ class JoinAggregation(AggregationFunction):
         else:
             self._remove_unbegun()
             model = from_model_tensors(initial)
-            first = initial_checkpoint(model, self._join, average=average)
+            first = initial_checkpoint(model, join, average=average)
             self.run = RunDirectory.create(
                 self._path, config=config, initial=first, best=best, weights=weights
             )
-        self._aggregation = Aggregation(self.run, self._join, self._ema)
+        self._aggregation = Aggregation(self.run, join, self._ema, compression, fragments)
         return self.run
+
+    def let_go(self) -> None:
+        """Forget the model that the last round made: the run directory has it."""
+        self._joined = None
 
     def _remove_unbegun(self) -> None:
         """Remove what a kill left of a run that has no record yet: at most its first checkpoint."""
@@ -143,10 +163,8 @@ class JoinAggregation(AggregationFunction):
         if self._joined is None or self._joined[0] != fl_round:
             self._joined = None
             sites = sorted(local.col_name for local in local_tensors)
-            self._joined = (
-                fl_round,
-                to_buckets(self._join_round(list(db_iterator), sites, fl_round)),
-            )
+            joined = self._join_round(list(db_iterator), sites, fl_round)
+            self._joined = fl_round, to_fragments(joined, self._fragments)
         return self._joined[1][tensor_name]
 
     def _join_round(self, rows: list[Any], sites: list[str], fl_round: int) -> State:
@@ -162,17 +180,24 @@ class JoinAggregation(AggregationFunction):
             raise ValueError(f"{self._path} has {self.run.round} rounds, expected {fl_round}")
         model = self.run.model()
         own = [row for row in rows if row["round"] == fl_round]
-        contributions = [contribution(site, model, own) for site in sites]
+        contributions = [
+            contribution(site, model, own, round_=fl_round + 1, fragments=self._fragments)
+            for site in sites
+        ]
         return self._aggregation.join(model, contributions)
 
 
-def contribution(site: str, model: State, rows: Iterable[Any]) -> Contribution:
+def contribution(
+    site: str, model: State, rows: Iterable[Any], *, round_: int, fragments: int = 1
+) -> Contribution:
     """Put together what one site sent in one round.
 
     Args:
         site: Its name.
         model: The global model that the round began with.
         rows: The rows of the tensor database of that round.
+        round_: Its number, from 1.
+        fragments: Parts of the model, of which each round joins one.
 
     Raises:
         ValueError: A bucket is missing or does not fit the model.
@@ -180,11 +205,14 @@ def contribution(site: str, model: State, rows: Iterable[Any]) -> Contribution:
     found = sent_by(site, rows)
     facts = {task: found[frozenset(("fact", task))] for task in (RECEIVED, TRAINED, VALIDATED)}
     sums = {task: means_of(found[frozenset(("sums", task))]) for task in facts}
-    frozen = {name: model[name] for name in model.frozen}
+    prefix, spec = fragment_due(model.spec, fragments, round_)
+    frozen = {}
+    if fragments == 1:
+        spec, frozen = model.spec, {name: model[name] for name in model.frozen}
     return Contribution(
         update=Update(
             site=site,
-            state=from_buckets(found[frozenset(("trained",))], model.spec, frozen),
+            state=from_buckets(found[frozenset(("trained",))], spec, frozen, prefix),
             num_samples=int(facts[TRAINED]["num_samples"]),
             num_steps=int(facts[TRAINED]["num_steps"]),
         ),
@@ -194,8 +222,15 @@ def contribution(site: str, model: State, rows: Iterable[Any]) -> Contribution:
         seconds={
             "local_model_validation" if task == VALIDATED else task: float(fact["seconds"])
             for task, fact in facts.items()
+        }
+        | {
+            part: sum(float(fact.get(part, 0)) for fact in facts.values()) for part in _LINK_SECONDS
         },
         peak_rss_bytes=int(max(fact["peak_rss_bytes"] for fact in facts.values())),
+        frames_bytes=int(facts[TRAINED].get("frames_bytes", 0)),
+        frames=facts[TRAINED].get("frames", np.empty(0, np.uint8)).tobytes().hex(),
+        bytes_up=int(sum(fact.get("bytes_up", 0) for fact in facts.values())),
+        bytes_down=int(sum(fact.get("bytes_down", 0) for fact in facts.values())),
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from openfl.protocols import utils
 from openfl.utilities import TaskResultKey, TensorKey
 
 from openfl_flows.atomic import replacing
+from openfl_flows.experiment import traffic_of
 from openfl_flows.metrics.mean import merge, values
 from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
 from openfl_flows.ops.events import EventFiles
@@ -20,9 +21,10 @@ from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.ops.run import Mode, RunDirectory
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.aggregation import TRAINED, VALIDATED, JoinAggregation, sent_by
+from openfl_flows.taskrunner.broadcast import Broadcast, held_digest, held_tag
 from openfl_flows.taskrunner.keepalive import notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
-from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, sent_as
+from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, sent_as, unframed
 from openfl_flows.taskrunner.server import use_refusing_server
 from openfl_flows.taskrunner.status import Status
 from openfl_flows.taskrunner.wire import (
@@ -55,6 +57,7 @@ class Aggregator(OpenFLAggregator):
         best: Metric that tells the best model, and ``min`` or ``max``.
         poll_seconds: How long an idle site waits before it asks again.
         patience_seconds: Silence of a site after which the operator is told.
+        stall_seconds: How long nothing may come of an upload before the operator is told.
         max_norm_ratio: Refuse an update whose norm is more than this many times the lower median
             of the round before (in the first round: of the round itself); None to take any.
         federation_uuid: OpenFL's, which holds 32 bits of the plan's hash.
@@ -72,6 +75,7 @@ class Aggregator(OpenFLAggregator):
         best: tuple[str, Mode] | None = None,
         poll_seconds: int = 5,
         patience_seconds: float = 600,
+        stall_seconds: float = 120,
         max_norm_ratio: float | None = 10.0,
         **settings: Any,
     ) -> None:
@@ -89,6 +93,7 @@ class Aggregator(OpenFLAggregator):
         self._inbox = Inbox(Path(run).parent / "inbox")
         self._norms: dict[str, float] = {}
         self._told: dict[str, str] = {}
+        self._average_names: frozenset[str] = frozenset()
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
             stray.unlink()
         super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
@@ -97,8 +102,14 @@ class Aggregator(OpenFLAggregator):
             sites=self.authorized_cols,
             rounds=self._rounds,
             patience_seconds=patience_seconds,
+            stall_seconds=stall_seconds,
         )
         self._begin_round()
+
+    @property
+    def status(self) -> Status:
+        """What the operator sees."""
+        return self._status
 
     @property
     def run(self) -> RunDirectory:
@@ -136,11 +147,20 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: There is no such bucket. OpenFL would wait a minute for it.
         """
-        served = set(self._bucket_names)
-        if FINAL_AVERAGE in self.assigner.get_all_tasks_for_round(round_number):
-            served |= {f"{AVERAGE}{name}" for name in self._bucket_names}
-        of_model = not report and set(tags) - {"compressed"} == {"model"}
-        if not of_model or tensor_name not in served or round_number != self.round_number:
+        held = held_digest(set(tags))
+        others = set(tags) - {"compressed", held_tag(held or "")}
+        of_model = not report and others == {"model"} and round_number == self.round_number
+        if of_model and tensor_name in self._broadcast.names:
+            frame = self._broadcast.frame(tensor_name, held)
+            key = TensorKey(tensor_name, self.uuid, round_number, report, ("model",))
+            tensor = self._nparray_to_named_tensor(
+                key, frame, send_model_deltas=False, compress_lossless=True
+            )
+        elif of_model and tensor_name in self._average_names:
+            tensor = super().get_aggregated_tensor(
+                tensor_name, round_number, report, ("model",), require_lossless, requested_by
+            )
+        else:
             reason = (
                 f"{requested_by!r} asks for tensor {tensor_name[:80]!r} of round "
                 f"{round_number + 1}, expected a bucket of the model of round "
@@ -148,9 +168,6 @@ class Aggregator(OpenFLAggregator):
             )
             logger.error("Refused: %s", reason)
             raise ValueError(reason)
-        tensor = super().get_aggregated_tensor(
-            tensor_name, round_number, report, tags, require_lossless, requested_by
-        )
         self._status.heard(requested_by, down=tensor.ByteSize())
         return tensor
 
@@ -204,6 +221,10 @@ class Aggregator(OpenFLAggregator):
             result = decoded(
                 collaborator_name, task_name, data_size, named_tensors, self.compression_pipeline
             )
+            if task_name == TRAINED:
+                result = unframed(
+                    result, self._broadcast.expected(collaborator_name), self._broadcast.due
+                )
             self._admit(result)
         except ValueError as error:
             self._status.refused(collaborator_name, str(error))
@@ -220,6 +241,8 @@ class Aggregator(OpenFLAggregator):
         initial, _ = utils.deconstruct_model_proto(self.model, self.compression_pipeline)
         self.model: Any = None
         plan = read_workspace(Path())
+        self._compression, streaming = traffic_of(plan.config)
+        self._fragments = streaming.fragments
         if not self._joining.begun:
             # What is in there was sent to a run that somebody has moved away.
             self._inbox.clear()
@@ -229,12 +252,10 @@ class Aggregator(OpenFLAggregator):
             rounds=self._rounds,
             best=self._best and (self._best[0], self._best[1]),
             weights=plan.config["federation"].get("validate", "model"),
+            compression=self._compression,
+            fragments=self._fragments,
         )
         self.round_number = self._rounds + 1 if run.finished else run.round
-        buckets = to_buckets(run.model())
-        self._bucket_names = tuple(buckets)
-        self.model_bytes = sum(bucket.nbytes for bucket in buckets.values())
-        self._serve(buckets)
         left_out = sorted(set(plan.config["federation"]["sites"]) - set(self.authorized_cols))
         if left_out and not self._time_to_quit():
             logger.warning(
@@ -252,8 +273,16 @@ class Aggregator(OpenFLAggregator):
         if self._time_to_quit():
             self._finish_serving()
             return
+        self._joining.let_go()
+        self._broadcast = Broadcast(
+            self.run.model(),
+            self.run.round,
+            codec=self._compression.codec,
+            fragments=self._fragments,
+            step=self.run.frames(),
+        )
         if self.round_number == self._rounds and (average := self.run.average()) is not None:
-            self._serve(to_buckets(average, AVERAGE))
+            self._serve_average(average)
         seconds = [record["seconds"] for record in self.run.record["rounds"]]
         tasks = self.assigner.get_all_tasks_for_round(self.round_number)
         self._status.begin(self.round_number + 1, tasks, seconds)
@@ -269,13 +298,20 @@ class Aggregator(OpenFLAggregator):
             else:
                 self._take(result)
 
-    def _serve(self, buckets: Mapping[str, Array]) -> None:
+    def _serve_average(self, average: State) -> None:
+        buckets = to_buckets(average, AVERAGE)
+        self._average_names = frozenset(buckets)
         self.tensor_db.cache_tensor(
-            {self._model_key(name, self.round_number): array for name, array in buckets.items()}
+            {
+                TensorKey(name, self.uuid, self.round_number, False, ("model",)): array
+                for name, array in buckets.items()
+            }
         )
 
-    def _model_key(self, name: str, round_number: int) -> TensorKey:
-        return TensorKey(name, self.uuid, round_number, False, ("model",))
+    @property
+    def upload_bytes(self) -> int:
+        """The most that the frames of an update may take."""
+        return self._broadcast.update_bytes
 
     def _admit(self, result: Result) -> None:
         """Refuse an update of another spec, of another model, not finite, or out of proportion."""
@@ -288,11 +324,7 @@ class Aggregator(OpenFLAggregator):
                 f"update of {result.site!r} refused: it was trained from the model "
                 f"{trained_from[:12]}, expected {expected[:12]}: the sites' plans or code differ"
             )
-        model = {
-            name: self.tensor_db.get_tensor_from_cache(self._model_key(name, self.round_number))
-            for name in self._bucket_names
-        }
-        norm = update_norm(result.site, model, sent_as(result, "trained"))
+        norm = update_norm(result.site, self._broadcast.due, sent_as(result, "trained"))
         self._check_proportion(result.site, norm, self._reference_norm)
         self._norms[result.site] = norm
 
@@ -363,9 +395,7 @@ class Aggregator(OpenFLAggregator):
     def _prepare_trained(
         self, tensor_name: str, origin: str, round_number: int, report: bool, agg_results: Array
     ) -> None:
-        """Serve a joined bucket in the next round. OpenFL would keep it in four forms."""
-        key = self._model_key(tensor_name, round_number + 1)
-        self.tensor_db.cache_tensor({key: agg_results})
+        """Nothing: the model is served as frames. OpenFL would keep it in four forms."""
 
     def _save_model(self, round_number: int, file_path: str) -> None:
         """Nothing: the join has committed the round, and the run directory knows the best one."""

@@ -3,12 +3,13 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 from openfl.component.collaborator.collaborator import Collaborator as OpenFLCollaborator
+from openfl.protocols.base_pb2 import DataStream
 
 from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.pki.check import check_party
@@ -16,9 +17,12 @@ from openfl_flows.pki.plan import Party
 from openfl_flows.taskrunner.keepalive import notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
 from openfl_flows.taskrunner.runner import LearnerTaskRunner
+from openfl_flows.taskrunner.transfers import UPLOAD_BYTES, Transfers
 from openfl_flows.taskrunner.workspace import federation_id
 
 logger = logging.getLogger(__name__)
+
+PIECE_BYTES = 2**18
 
 _REFUSALS = frozenset(
     {
@@ -57,6 +61,7 @@ class Collaborator(OpenFLCollaborator):
         federation_uuid: OpenFL's, which holds 32 bits of the plan's hash.
         client: OpenFL's client, made with ``resend_data_on_reconnection: false``.
         task_runner: The site's.
+        stall_seconds: How long nothing may move of a transfer before the log says so.
         settings: All else goes to OpenFL's collaborator.
 
     Raises:
@@ -70,6 +75,7 @@ class Collaborator(OpenFLCollaborator):
         federation_uuid: str,
         client: Any,
         task_runner: LearnerTaskRunner,
+        stall_seconds: float = 120,
         **settings: Any,
     ) -> None:
         check_plan(Path("plan") / "plan.yaml")
@@ -77,14 +83,27 @@ class Collaborator(OpenFLCollaborator):
         notice_lost_connections()
         return_freed_memory()
         client.reconnect()
+        port = int(client.uri.rpartition(":")[2])
+        self._transfers = Transfers(collaborator_name, port=port, stall_seconds=stall_seconds)
+        task_runner.transfers = self._transfers
+        finding = certificate_finding(collaborator_name)
         super().__init__(
             collaborator_name=collaborator_name,
             federation_uuid=client.federation_uuid,
-            client=PatientClient(client, certificate_finding(collaborator_name)),
+            client=PatientClient(client, finding, self._transfers),
             task_runner=task_runner,
             **settings,
         )
         task_runner.prepare(collaborator_name, client.federation_uuid)
+
+    def do_task(self, task: Any, round_number: int) -> dict[str, float]:
+        """Perform a task with what it needs of the aggregator; return what it reports."""
+        name = task if isinstance(task, str) else task.name
+        function = self.task_config[name]["function"]
+        needed = self.task_runner.get_required_tensorkeys_for_function(function)
+        self._transfers.expect(len(needed))
+        done: dict[str, float] = super().do_task(task, round_number)
+        return done
 
     def run(self) -> None:
         """Take part until the federation ends."""
@@ -118,19 +137,53 @@ class PatientClient:
     Args:
         client: OpenFL's.
         finding: What is wrong with the site's certificate.
+        transfers: Measures what is moved, and has the log say how it goes.
     """
 
-    def __init__(self, client: Any, finding: str | None = None) -> None:
+    def __init__(
+        self, client: Any, finding: str | None = None, transfers: Transfers | None = None
+    ) -> None:
         self._client = client
         self._finding = finding
+        self._transfers = transfers or Transfers()
         self._away_since: float | None = None
         self._hang_ups = 0
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        if name not in ("ping", "get_tasks", "get_aggregated_tensor", "send_local_task_results"):
+        if name not in ("ping", "get_tasks"):
             return attribute
         return lambda *args, **kwargs: self._patiently(attribute, *args, **kwargs)
+
+    def get_aggregated_tensor(self, *arguments: Any) -> Any:
+        """Fetch one tensor of the global model."""
+        with self._transfers.downloading() as counts:
+            tensor = self._patiently(self._client.get_aggregated_tensor, *arguments)
+            counts.append(tensor.ByteSize())
+        return tensor
+
+    def send_local_task_results(
+        self, round_number: int, task_name: str, data_size: int, named_tensors: Sequence[Any]
+    ) -> None:
+        """Send a task's result."""
+        count = sum(tensor.ByteSize() for tensor in named_tensors)
+
+        def send() -> None:
+            # A connection that was made anew has a stub of its own.
+            stub = self._client.stub
+            upload = stub.SendLocalTaskResults
+            stub.SendLocalTaskResults = lambda chunks: upload(
+                _pieces(chunks), metadata=((UPLOAD_BYTES, str(count)),)
+            )
+            try:
+                self._client.send_local_task_results(
+                    round_number, task_name, data_size, named_tensors
+                )
+            finally:
+                stub.SendLocalTaskResults = upload
+
+        with self._transfers.uploading(count):
+            self._patiently(send)
 
     def _patiently(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call until it is answered.
@@ -180,3 +233,11 @@ class PatientClient:
             )  # fmt: skip
         time.sleep(self._client.sleeping_policy.reconnect_interval)
         self._client.reconnect()
+
+
+def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
+    """OpenFL's chunks of 2 MiB in pieces, so that the aggregator sees a slow upload move."""
+    for chunk in chunks:
+        for start in range(0, chunk.size, PIECE_BYTES):
+            piece = chunk.npbytes[start : start + PIECE_BYTES]
+            yield DataStream(npbytes=piece, size=len(piece))

@@ -173,6 +173,7 @@ def _agreed(
         # Sites read their own data; where those of the rehearsal came from is nobody's business.
         "data": {key: _without_folder(value) for key, value in config["data"].items()},
         "partition": config["partition"],
+        "codec": config.get("codec", {"name": "identity"}),
         "federation": federation,
         # Nothing else of where a simulation runs decides a bit.
         "runtime": {"threads": experiment.runtime.threads},

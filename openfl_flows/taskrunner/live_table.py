@@ -127,6 +127,9 @@ def rows(
 def _doing(status: Mapping[str, Any], seen: Mapping[str, Any], progress: dict[str, Any]) -> str:
     if seen.get("refused"):
         return f"refused: {seen['refused']}"
+    if sending := seen.get("sending"):
+        of = f" of {_megabytes(sending['of'])}" if sending["of"] else ""
+        return f"sends, {sending['bytes'] / 1e6:.1f} MB{of}"
     if seen.get("last_heard") is None and not progress:
         return "starts"
     if progress and progress["round"] == status.get("round"):

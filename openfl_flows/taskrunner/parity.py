@@ -16,7 +16,7 @@ class RoundDigests(NamedTuple):
         round: Number of the round; 0 is the initial model.
         a: Digest in the first run, None where it has no such round.
         b: Digest in the second run.
-        equal: Whether both have the same model, to the last bit.
+        equal: Whether both have the same model, to the last bit, and made it of the same frames.
     """
 
     round: int
@@ -28,7 +28,11 @@ class RoundDigests(NamedTuple):
 def compare_rounds(a: RunDirectory, b: RunDirectory) -> list[RoundDigests]:
     """Digests of two runs from the initial model to the last round of the longer."""
     pairs = zip_longest(_digests(a.record), _digests(b.record))
-    return [RoundDigests(round_, x, y, x == y) for round_, (x, y) in enumerate(pairs)]
+    sent = zip_longest(_frames(a.record), _frames(b.record))
+    return [
+        RoundDigests(round_, x, y, x == y and sent_x == sent_y)
+        for round_, ((x, y), (sent_x, sent_y)) in enumerate(zip(pairs, sent, strict=True))
+    ]
 
 
 def to_text(rows: list[RoundDigests], *, a: str = "a", b: str = "b") -> str:
@@ -42,3 +46,14 @@ def to_text(rows: list[RoundDigests], *, a: str = "a", b: str = "b") -> str:
 
 def _digests(record: dict[str, Any]) -> list[str]:
     return [record["initial"]["digest"], *(r["digest"] for r in record["rounds"])]
+
+
+def _frames(record: dict[str, Any]) -> list[dict[str, str]]:
+    """Digests of the frames of each round, by sender; of none before the first."""
+    return [
+        {},
+        *(
+            {"": r.get("frames", ""), **{n: s.get("frames", "") for n, s in r["sites"].items()}}
+            for r in record["rounds"]
+        ),
+    ]

@@ -26,11 +26,16 @@ from openfl_flows.ops.run import RunDirectory
 from openfl_flows.pki.authority import create_authority, issue_party
 from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.live_table import LiveTable
+from openfl_flows.taskrunner.namespaces import ADDRESS as NARROW_ADDRESS
+from openfl_flows.taskrunner.narrow import HostsMaker, as_hosts, narrowed
 from openfl_flows.taskrunner.parties import Launch, Party, launch_fx, run_fx, run_parties
 from openfl_flows.taskrunner.workspace import read_workspace
 
 RUN = Path("aggregator") / "local_state" / "run"
 """The run directory, in the folder of a rehearsal; ``run`` beside the parties is a link to it."""
+
+LINK = "link.json"
+"""In the folder of a rehearsal over narrow links: how they were narrowed, and their bytes."""
 
 ADDRESS = "localhost"
 PORTS = range(20000, 30000)
@@ -49,8 +54,11 @@ def rehearse(
     quiet: bool = False,
     resume: bool = False,
     launch: Launch = launch_fx,
+    hosts: HostsMaker = as_hosts,
 ) -> RunDirectory:
     """Run the federation of a workspace with all its parties on this machine.
+
+    Where the plan has a ``federation.link``, the sites' links are as narrow as it says.
 
     Args:
         workspace: An exported workspace; nothing is written into it.
@@ -60,6 +68,7 @@ def rehearse(
         quiet: Show no progress.
         resume: Go on with the parties that ``out`` has, where they stopped.
         launch: Starts a process.
+        hosts: Makes the hosts between which links are narrowed.
 
     Returns:
         The finished run, with what only its final model can show.
@@ -75,10 +84,14 @@ def rehearse(
     experiment = Experiment.from_config(read_workspace(out / "aggregator").config)
     parties = parties_of(out, experiment.task.sites)
     if not (resume and _finished(out)):
-        _check_port(out / "aggregator")
-        with LiveTable(parties, quiet=quiet) as table:
-            environment = {"OMP_NUM_THREADS": str(experiment.runtime.threads)}
-            run_parties(parties, launch=launch, environment=environment, watch=table.show)
+        port = _checked_port(out / "aggregator")
+        environment = {"OMP_NUM_THREADS": str(experiment.runtime.threads)}
+        links = narrowed(
+            experiment.task.sites, experiment.link,
+            port=port, record=out / LINK, launch=launch, make=hosts,
+        )  # fmt: skip
+        with LiveTable(parties, quiet=quiet) as table, links as launch_there:
+            run_parties(parties, launch=launch_there, environment=environment, watch=table.show)
     if not _finished(out):
         raise ValueError(f"all parties ended, but the run is not finished: see {parties[0].log}")
     return _conclude(RunDirectory.open(out / "run"), experiment)
@@ -109,13 +122,15 @@ def prepare(
             workspace = making / "workspace"
             export_workspace(_with_sites(plan.config, sites), workspace)
             plan = read_workspace(workspace)
-        _make_aggregator(workspace, making / "aggregator", launch)
+        experiment = Experiment.from_config(plan.config)
+        address = NARROW_ADDRESS if experiment.link else ADDRESS
+        _make_aggregator(workspace, making / "aggregator", address, launch)
         archive = making / "aggregator" / "aggregator.zip"
         for site in plan.sites:
             shutil.unpack_archive(archive, making / site)
-        _deal_data(workspace, making, Experiment.from_config(plan.config).task)
+        _deal_data(workspace, making, experiment.task)
         create_authority(making / "ca")
-        issue_party(making / "ca", making / "aggregator", aggregator=ADDRESS)
+        issue_party(making / "ca", making / "aggregator", aggregator=address)
         for site in plan.sites:
             issue_party(making / "ca", making / site, site=site)
         (making / "run").symlink_to(RUN)
@@ -133,7 +148,7 @@ def parties_of(out: Path, sites: tuple[str, ...]) -> tuple[Party, ...]:
     )
 
 
-def _make_aggregator(workspace: Path, folder: Path, launch: Launch) -> None:
+def _make_aggregator(workspace: Path, folder: Path, address: str, launch: Launch) -> None:
     # No data, and nothing that an earlier federation left in the workspace.
     folder.mkdir()
     for part in ("plan", "src", "save"):
@@ -146,7 +161,7 @@ def _make_aggregator(workspace: Path, folder: Path, launch: Launch) -> None:
     plan = yaml.safe_load(file.read_text())
     # Another port each time, so that rehearsals may run side by side.
     plan["network"]["settings"] |= {
-        "agg_addr": ADDRESS,
+        "agg_addr": address,
         "agg_port": _free_port(),
         "client_reconnect_interval": 1,
     }
@@ -211,8 +226,12 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _check_port(aggregator: Path) -> None:
-    """Refuse a port that is taken: gRPC would share it, and the parties would meet strangers."""
+def _checked_port(aggregator: Path) -> int:
+    """The aggregator's port; one that is taken, gRPC would share, and the parties meet strangers.
+
+    Raises:
+        ValueError: It is taken.
+    """
     file = aggregator / "plan" / "plan.yaml"
     port = yaml.safe_load(file.read_text())["network"]["settings"]["agg_port"]
     # An aggregator that was killed a moment ago may still hold it.
@@ -223,3 +242,4 @@ def _check_port(aggregator: Path) -> None:
                 f"{file}: network.settings.agg_port={port} is taken by another process"
             )
         time.sleep(0.05)
+    return int(port)

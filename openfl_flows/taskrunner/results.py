@@ -1,12 +1,13 @@
 """What a site sends as its result of a task: taken from the wire, and refused if it is not that."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from openfl.utilities import TensorKey
 
+from openfl_flows.codecs.exchange import Passage, decode_bucket, frames_digest
 from openfl_flows.ops.inbox import Result
 from openfl_flows.state import Array
 from openfl_flows.taskrunner.aggregation import RECEIVED, TRAINED, VALIDATED
@@ -17,12 +18,12 @@ MAX_TENSORS = 2000
 """Buckets and metrics in one result; OpenFL's database is slow with many."""
 
 _MAX_NAME = 200
-_FACTS = {"seconds": ("float64", ()), "peak_rss_bytes": ("float64", ())}
-_FACTS_OF_TRAINING = _FACTS | {
-    "num_samples": ("int64", ()),
-    "num_steps": ("int64", ()),
-    "trained_from": ("uint8", (32,)),
+_FACTS = {
+    **dict.fromkeys(("seconds", "peak_rss_bytes", "bytes_down", "bytes_up"), ("float64", ())),
+    **dict.fromkeys(("download", "decode", "encode", "upload"), ("float64", ())),
 }
+_FACTS_OF_TRAINING = _FACTS | {"num_samples": ("int64", ()), "num_steps": ("int64", ())}
+_TRAINED_FROM, _FRAMES, _FRAMES_BYTES = "trained_from", "frames", "frames_bytes"
 _FORMS = {"metric": ("float64", ()), "sums": ("float64", (2,)), "test": ("float64", (2,))}
 
 
@@ -59,6 +60,36 @@ def decoded(
     return result
 
 
+def unframed(result: Result, passage: Passage, model: Mapping[str, Array]) -> Result:
+    """An update with buckets in place of the frames that brought them, and facts of the frames.
+
+    Args:
+        result: A site's result of training.
+        passage: What is known of its frames.
+        model: The buckets of the global model that it was to train, in order: those that are due.
+
+    Raises:
+        ValueError: A frame is missing, unexpected or refused.
+    """
+    frames = sent_as(result, "trained")
+    for name in sorted(model.keys() ^ frames.keys()):
+        what = "misses" if name in model else "has an unexpected"
+        raise _refused(result.site, result.task, f"it {what} tensor {name!r}")
+    buckets = {
+        _key(name, "trained"): decode_bucket(passage, part, frames[name], own)
+        for part, (name, own) in enumerate(model.items())
+    }
+    digest = "" if passage.codec.exact else frames_digest([frames[name] for name in model])
+    size = sum(frame.nbytes for frame in frames.values())
+    facts = {
+        _TRAINED_FROM: np.frombuffer(bytes.fromhex(passage.reference), np.uint8),
+        _FRAMES: np.frombuffer(bytes.fromhex(digest), np.uint8),
+        _FRAMES_BYTES: np.array(size),
+    }
+    added = {_key(name, "fact", TRAINED): fact for name, fact in facts.items()}
+    return result._replace(tensors={**result.tensors, **buckets, **added})
+
+
 def keyed(result: Result, origin: str, round_number: int) -> dict[TensorKey, Array]:
     """A result's tensors as OpenFL's database has them: tagged with the site.
 
@@ -85,6 +116,10 @@ def sent_as(result: Result, kind: str) -> dict[str, Array]:
         for name, _, tags in [json.loads(key)]
         if kind in tags
     }
+
+
+def _key(name: str, *tags: str) -> str:
+    return json.dumps([name, False, sorted(tags)])
 
 
 def _check(result: Result) -> None:

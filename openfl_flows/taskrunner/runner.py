@@ -1,7 +1,8 @@
 """The task runner of OpenFL: any learner under ``fx collaborator start``."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Means
 from openfl_flows.ops.memory import peak_rss_bytes
 from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.broadcast import held_tag
+from openfl_flows.taskrunner.held import HeldModel
 from openfl_flows.taskrunner.loader import SiteData
+from openfl_flows.taskrunner.transfers import Transfers
 from openfl_flows.taskrunner.wire import (
     AVERAGE,
     bucket_names,
+    fragment_due,
     from_buckets,
     from_model_tensors,
     mean_array,
-    to_buckets,
     to_model_tensors,
 )
 
@@ -51,12 +55,9 @@ class LearnerTaskRunner(TaskRunner):
         super().__init__(data_loader=data_loader)
         self._experiment = Experiment.from_config({**_NO_JOIN, **experiment})
         torch.set_num_threads(self._experiment.runtime.threads)
-        # Of the initial model a site needs only what no round brings.
-        initial = self._experiment.initial_state()
-        self._spec = initial.spec
-        self._frozen = {name: initial[name] for name in initial.frozen}
         self._native: State | None = None
-        self._model: tuple[int, State] | None = None
+        self._held: HeldModel | None = None
+        self.transfers = Transfers()
         self._site: Site | None = None
         self._num_samples = self._num_validated = 1
 
@@ -88,6 +89,14 @@ class LearnerTaskRunner(TaskRunner):
             resident=1,
             plan=federation,
             average=self._experiment.ema if by_average else None,
+            compression=self._experiment.compression,
+            streaming=self._experiment.streaming,
+        )
+        self._held = HeldModel(
+            local / "global.safetensors",
+            self._experiment.initial_state(),
+            codec=self._experiment.compression.codec,
+            fragments=self._experiment.streaming.fragments,
         )
 
     def forget_update(self) -> None:
@@ -99,66 +108,74 @@ class LearnerTaskRunner(TaskRunner):
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Validate the global model on the site's data."""
-        began = time.monotonic()
-        means = self._of(col_name).validate(
-            self._received(round_num, input_tensor_dict), round_num + 1
-        )
-        return self._result("aggregated_model_validation", col_name, round_num, means, began)
+        took = _Seconds()
+        model = self._received(col_name, round_num, input_tensor_dict, took)
+        means = self._of(col_name).validate(model, round_num + 1)
+        return self._result("aggregated_model_validation", col_name, round_num, means, took)
 
     def train(
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Train the global model on the site's data and send it."""
-        began = time.monotonic()
-        model = self._received(round_num, input_tensor_dict)
-        report, update = self._of(col_name).complete_round(model, round_num + 1)
+        took = _Seconds()
+        model = self._received(col_name, round_num, input_tensor_dict, took)
+        site = self._of(col_name)
+        report, update = site.complete_round(model, round_num + 1)
+        with took.of("encode"):
+            frames = site.uplink.encode(update, model, round_num + 1).frames
         self._num_samples = report.num_samples
-        result, local = self._result("train", col_name, round_num, report.metrics, began)
-        facts = {
-            "num_samples": np.int64(report.num_samples),
-            "num_steps": np.int64(report.num_steps),
-            # The aggregator refuses what was trained from another model than it sent.
-            "trained_from": np.frombuffer(bytes.fromhex(model.digest()), np.uint8),
-        }
+        result, local = self._result("train", col_name, round_num, report.metrics, took)
+        facts = {"num_samples": report.num_samples, "num_steps": report.num_steps}
         result |= {
-            TensorKey(name, col_name, round_num, False, ("fact", "train")): np.asarray(fact)
-            for name, fact in facts.items()
+            TensorKey(name, col_name, round_num, False, ("fact", "train")): np.array(count)
+            for name, count in facts.items()
         }
+        fragments = self._experiment.streaming.fragments
+        prefix, spec = fragment_due(model.spec, fragments, round_num + 1)
         result |= {
-            TensorKey(name, col_name, round_num, False, ("trained",)): bucket
-            for name, bucket in to_buckets(update).items()
+            TensorKey(name, col_name, round_num, False, ("trained",)): frame
+            for name, frame in zip(bucket_names(spec, prefix), frames, strict=True)
         }
+        if round_num + 1 < self._experiment.rounds:
+            site.train_ahead(round_num + 2)
         return result, local
 
     def locally_tuned_model_validation(
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Validate the locally trained model on the site's data."""
-        began = time.monotonic()
+        took = _Seconds()
         means = self._of(col_name).validate_completed(round_num + 1)
-        return self._result("locally_tuned_model_validation", col_name, round_num, means, began)
+        return self._result("locally_tuned_model_validation", col_name, round_num, means, took)
 
     def final_model_validation(
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Measure the finished model on the site's validation and test data."""
-        model = self._received(round_num, input_tensor_dict)
-        return self._measure("final_model_validation", col_name, round_num, model)
+        took = _Seconds()
+        model = self._received(col_name, round_num, input_tensor_dict, took)
+        return self._measure("final_model_validation", col_name, round_num, model, took)
 
     def final_average_validation(
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Measure the moving average on the site's validation and test data."""
-        average = from_buckets(input_tensor_dict, self._spec, self._frozen, AVERAGE)
-        return self._measure("final_average_validation", col_name, round_num, average)
+        took = _Seconds()
+        model = self._global().model
+        frozen = {name: model[name] for name in model.frozen}
+        average = from_buckets(input_tensor_dict, model.spec, frozen, AVERAGE)
+        return self._measure("final_average_validation", col_name, round_num, average, took)
 
     def get_required_tensorkeys_for_function(self, func_name: str, **_: Any) -> list[TensorKey]:
         """What a task needs of the aggregator: the round's model, or its moving average."""
         if func_name == "locally_tuned_model_validation":
             return []
-        prefix = AVERAGE if func_name == "final_average_validation" else ""
-        names = bucket_names(self._spec, prefix)
-        return [TensorKey(name, "GLOBAL", 0, False, ("model",)) for name in names]
+        held = self._global()
+        if func_name == "final_average_validation":
+            names = bucket_names(held.model.spec, AVERAGE)
+            return [TensorKey(name, "GLOBAL", 0, False, ("model",)) for name in names]
+        tags = ("model", held_tag(held.model.digest()))
+        return [TensorKey(name, "GLOBAL", 0, False, tags) for name in held.names]
 
     def initialize_tensorkeys_for_functions(self, with_opt_vars: bool = False) -> None:
         """Nothing to do: what a task needs follows from the model's spec."""
@@ -204,19 +221,23 @@ class LearnerTaskRunner(TaskRunner):
         assert self._site.name == name
         return self._site
 
-    def _received(self, round_num: int, buckets: Mapping[str, Array]) -> State:
-        """The global model of the round, put together once for all its tasks."""
-        if self._model is None or self._model[0] != round_num:
-            self._model = None
-            self._model = round_num, from_buckets(buckets, self._spec, self._frozen)
-        return self._model[1]
+    def _global(self) -> HeldModel:
+        assert self._held is not None, "nobody has prepared the site"
+        return self._held
+
+    def _received(
+        self, name: str, round_num: int, frames: Mapping[str, Array], took: "_Seconds"
+    ) -> State:
+        """The global model of the round."""
+        self._of(name)
+        with took.of("decode"):
+            return self._global().take(frames, round_num + 1)
 
     def _measure(
-        self, task: str, name: str, round_num: int, model: State
+        self, task: str, name: str, round_num: int, model: State, took: "_Seconds"
     ) -> tuple[Tensors, Tensors]:
-        began = time.monotonic()
         validated, tested = self._of(name).measure(model, round_num + 1)
-        result, local = self._result(task, name, round_num, validated, began)
+        result, local = self._result(task, name, round_num, validated, took)
         result |= {
             TensorKey(metric, name, round_num, False, ("test", task)): mean_array(mean)
             for metric, mean in tested.items()
@@ -224,11 +245,22 @@ class LearnerTaskRunner(TaskRunner):
         return result, local
 
     def _result(
-        self, task: str, name: str, round_num: int, means: Means, began: float
+        self, task: str, name: str, round_num: int, means: Means, took: "_Seconds"
     ) -> tuple[Tensors, Tensors]:
         """Metrics as OpenFL shows them, and as sums with counts, which pool exactly."""
+        # Downloads are of this task; the last upload was of the task before.
+        moved = self.transfers.take()
         self._num_validated = max([1, *(int(mean.count) for mean in means.values())])
-        facts = {"seconds": time.monotonic() - began, "peak_rss_bytes": float(peak_rss_bytes())}
+        facts = {
+            "seconds": took.left(),
+            "decode": took.parts["decode"],
+            "encode": took.parts["encode"],
+            "download": moved.download_seconds,
+            "upload": moved.upload_seconds,
+            "bytes_down": moved.bytes_down,
+            "bytes_up": moved.bytes_up,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
         return {
             **{
                 TensorKey(metric, name, round_num, True, ("metric", task)): np.asarray(mean.value)
@@ -239,7 +271,26 @@ class LearnerTaskRunner(TaskRunner):
                 for metric, mean in means.items()
             },
             **{
-                TensorKey(fact, name, round_num, False, ("fact", task)): np.asarray(value)
+                TensorKey(fact, name, round_num, False, ("fact", task)): np.array(value, np.float64)
                 for fact, value in facts.items()
             },
         }, {}
+
+
+class _Seconds:
+    """Wall seconds of a task, and of those parts of it that are not its own."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self.parts = {"decode": 0.0, "encode": 0.0}
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count what happens meanwhile as ``part``."""
+        began = time.monotonic()
+        yield
+        self.parts[part] += time.monotonic() - began
+
+    def left(self) -> float:
+        """All but the parts."""
+        return time.monotonic() - self._began - sum(self.parts.values())

@@ -7,25 +7,36 @@ then ends in a traceback in the log and an unknown error at the site.
 
 import contextlib
 import logging
+import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from openfl.federated.plan import plan
 from openfl.protocols import aggregator_pb2
+from openfl.transport.grpc import common
 from openfl.transport.grpc.aggregator_server import AggregatorGRPCServer
 from openfl.transport.grpc.common import create_header
 
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import aggregator_of
+from openfl_flows.taskrunner.status import Upload
+from openfl_flows.taskrunner.transfers import UPLOAD_BYTES
 
 logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 16 * 2**20
 """What a result may take beside the model: metrics, names, and what the wire adds."""
+
+IN_MEMORY_BYTES = 2**20
+"""An upload that is larger waits in a file until it is complete."""
+OTHER_CALLS = 8
+"""Threads for calls that are no uploads."""
 
 _SHOWN = 120
 
@@ -39,7 +50,7 @@ class RefusingServer(AggregatorGRPCServer):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._one_upload, self._one_download = threading.Lock(), threading.Lock()
+        self._one_result, self._one_download = threading.Lock(), threading.Lock()
         if (finding := check_party(Path(), aggregator_of(Path())).finding) is not None:
             logger.warning("%s", finding)
 
@@ -75,19 +86,21 @@ class RefusingServer(AggregatorGRPCServer):
     def SendLocalTaskResults(  # noqa: N802
         self, request: Iterator[Any], context: grpc.ServicerContext
     ) -> Any:
-        """Take a site's result; one at a time, so that one is in memory."""
+        """Take a site's result. All sites may send at a time; one result at a time is in memory."""
         names = context.auth_context().get("x509_common_name", [b""])
         name = names[0].decode(errors="replace")
         if not self.aggregator.valid_collaborator_cn_and_id(name, name):
             context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, f"{name!r} is no site of this federation"
             )
-        with self._one_upload, _refusing(context):
-            result = self._read(name, request)
-            self.validate_collaborator(result, context)
-            self.aggregator.send_local_task_results(
-                name, result.round_number, result.task_name, result.data_size, result.tensors
-            )
+        with _refusing(context), SpooledTemporaryFile(IN_MEMORY_BYTES, dir="local_state") as file:
+            self._receive(name, request, _said(context), file)
+            with self._one_result:
+                result = _parsed(name, file)
+                self.validate_collaborator(result, context)
+                self.aggregator.send_local_task_results(
+                    name, result.round_number, result.task_name, result.data_size, result.tensors
+                )
             header = create_header(
                 sender=self.aggregator.uuid,
                 receiver=name,
@@ -96,17 +109,27 @@ class RefusingServer(AggregatorGRPCServer):
             )
             return aggregator_pb2.SendLocalTaskResultsResponse(header=header)
 
-    def _read(self, name: str, chunks: Iterator[Any]) -> Any:
-        limit, size, parts = self.aggregator.model_bytes + SPARE_BYTES, 0, []
-        for chunk in chunks:
-            size += len(chunk.npbytes)
-            if size > limit:
-                raise _logged(f"upload of {name!r} refused: it is larger than {limit} bytes")
-            parts.append(chunk.npbytes)
+    def serve(self) -> None:
+        """Serve until all sites have been told to end."""
+        # An upload occupies a thread, and OpenFL has eight for all sites.
+        least = OTHER_CALLS + 2 * len(self.aggregator.authorized_cols)
+        common.ThreadPoolExecutor = lambda max_workers: ThreadPoolExecutor(max(max_workers, least))
+        super().serve()
+
+    def _receive(self, name: str, chunks: Iterator[Any], of: int, file: IO[bytes]) -> None:
+        limit, upload, status = self._limit, Upload(of=of), self.aggregator.status
         try:
-            return aggregator_pb2.TaskResults.FromString(b"".join(parts))
-        except DecodeError:
-            raise _logged(f"upload of {name!r} refused: it is no result of a task") from None
+            for chunk in chunks:
+                status.sending(name, upload, len(chunk.npbytes))
+                if upload.bytes > limit:
+                    raise _logged(f"upload of {name!r} refused: it is larger than {limit} bytes")
+                file.write(chunk.npbytes)
+        finally:
+            status.sent(name, upload)
+
+    @property
+    def _limit(self) -> int:
+        return int(self.aggregator.upload_bytes) + SPARE_BYTES
 
 
 def use_refusing_server() -> None:
@@ -121,6 +144,20 @@ def _refusing(context: grpc.ServicerContext) -> Iterator[None]:
         yield
     except ValueError as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+def _said(context: grpc.ServicerContext) -> int:
+    """How many bytes a site says that it will send; 0 where it does not say so."""
+    said = dict(context.invocation_metadata()).get(UPLOAD_BYTES, "")
+    return int(said) if re.fullmatch(r"[0-9]{1,15}", said, re.ASCII) else 0
+
+
+def _parsed(name: str, file: IO[bytes]) -> Any:
+    file.seek(0)
+    try:
+        return aggregator_pb2.TaskResults.FromString(file.read())
+    except DecodeError:
+        raise _logged(f"upload of {name!r} refused: it is no result of a task") from None
 
 
 def _logged(reason: str) -> ValueError:

@@ -19,6 +19,23 @@ CHOICES = (
 
 
 @dataclass(kw_only=True)
+class Upload:
+    """A result on its way from a site.
+
+    Attributes:
+        bytes: What has come.
+        of: What the site said will come; 0 where it does not say.
+        since: Unix time of its beginning.
+        moved: Unix time of the last bytes.
+    """
+
+    bytes: int = 0
+    of: int = 0
+    since: float = field(default_factory=time.time)
+    moved: float = field(default_factory=time.time)
+
+
+@dataclass(kw_only=True)
 class SiteStatus:
     """What is known of one site.
 
@@ -29,6 +46,7 @@ class SiteStatus:
         bytes_up: Bytes of tensors that it sent since the aggregator started.
         bytes_down: Bytes of tensors that it was sent.
         refused: Why its last result was refused; None if it was not.
+        sending: The result that is on its way, None where none is.
     """
 
     last_heard: float | None = None
@@ -37,6 +55,7 @@ class SiteStatus:
     bytes_up: int = 0
     bytes_down: int = 0
     refused: str | None = None
+    sending: Upload | None = None
 
 
 class Status:
@@ -48,21 +67,30 @@ class Status:
         rounds: Number of the last round.
         patience_seconds: Silence of a missing site after which the operator is told, again and
             again until the site comes.
+        stall_seconds: How long nothing may come of an upload before the operator is told, again and
+            again until it moves or ends.
     """
 
     def __init__(
-        self, path: Path, *, sites: Sequence[str], rounds: int, patience_seconds: float
+        self,
+        path: Path,
+        *,
+        sites: Sequence[str],
+        rounds: int,
+        patience_seconds: float,
+        stall_seconds: float = 120.0,
     ) -> None:
         self.sites = {site: SiteStatus() for site in sorted(sites)}
         self.state = "waiting"
         self._path = path
         self._rounds = rounds
-        self._patience = patience_seconds
+        self._patience, self._stall = patience_seconds, stall_seconds
         self._round = 1
         self._seconds: list[float] = []
         self._tasks: list[str] = []
         self._since = time.time()
         self._told = dict.fromkeys(self.sites, time.time())
+        self._told_of_stall = dict.fromkeys(self.sites, time.time())
         self._lock = threading.Lock()
         self._changed = True
         threading.Thread(target=self._watch, name="status", daemon=True).start()
@@ -90,6 +118,26 @@ class Status:
             site.last_heard = time.time()
             site.bytes_up += up
             site.bytes_down += down
+            self._changed = True
+
+    def sending(self, name: str, upload: Upload, count: int = 0) -> None:
+        """``count`` more bytes of an upload have come."""
+        with self._lock:
+            now = time.time()
+            upload.bytes += count
+            upload.moved = now
+            site = self.sites[name]
+            # A site that lost its connection begins anew, while the old upload is not yet given up.
+            if site.sending is None or site.sending.since <= upload.since:
+                site.sending = upload
+            site.last_heard = now
+            self._changed = True
+
+    def sent(self, name: str, upload: Upload) -> None:
+        """An upload has ended, whole or not."""
+        with self._lock:
+            if self.sites[name].sending is upload:
+                self.sites[name].sending = None
             self._changed = True
 
     def done(self, name: str, task: str) -> None:
@@ -128,7 +176,9 @@ class Status:
                 self.write()
             for name in self._missing(time.time()):
                 self._tell(name)
-            time.sleep(min(1.0, self._patience / 2))
+            for name, upload in self._stalled(time.time()):
+                self._tell_of_stall(name, upload)
+            time.sleep(min(1.0, self._patience / 2, self._stall / 2))
 
     def _missing(self, now: float) -> list[str]:
         """Sites with work left, neither heard nor spoken of for as long as patience goes."""
@@ -138,6 +188,24 @@ class Status:
             if len(site.tasks) < len(self._tasks)
             and now - max(site.last_heard or 0, self._told[name]) > self._patience
         ]
+
+    def _stalled(self, now: float) -> list[tuple[str, Upload]]:
+        """Uploads of which nothing has come, and nothing was said, for as long as a stall."""
+        return [
+            (name, upload)
+            for name, site in self.sites.items()
+            if (upload := site.sending) is not None
+            and now - max(upload.moved, self._told_of_stall[name]) > self._stall
+        ]
+
+    def _tell_of_stall(self, name: str, upload: Upload) -> None:
+        self._told_of_stall[name] = time.time()
+        of = f" of {upload.of / 1e6:.1f}" if upload.of else ""
+        logger.warning(
+            "The upload of %r has stopped: %.1f%s MB have come since %s, and nothing since %s. It "
+            "is waited for: it may move again, and a site that has lost its connection sends again",
+            name, upload.bytes / 1e6, of, _clock(upload.since), _clock(upload.moved),
+        )  # fmt: skip
 
     def _tell(self, name: str) -> None:
         site = self.sites[name]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from openfl.protocols import utils
 
+from openfl_flows.joins.streaming import split
 from openfl_flows.metrics.mean import Mean, Means
-from openfl_flows.state import Array, Spec, State, TensorSpec, num_buckets, pack, unpack
+from openfl_flows.state import Array, Spec, State, TensorSpec, bucket_forms, pack, unpack
 
 AVERAGE = "average/"
 """Prefix of the buckets of the moving average."""
@@ -21,7 +22,35 @@ _SPEC = "spec"
 def bucket_names(spec: Spec, prefix: str = "") -> list[str]:
     """Names of the buckets in which a model of ``spec`` travels, without its frozen tensors."""
     moving = Spec(t for t in spec if t.reduce != "keep")
-    return [f"{prefix}{_BUCKET}{number:04d}" for number in range(num_buckets(moving))]
+    return [f"{prefix}{_BUCKET}{number:04d}" for number in range(len(bucket_forms(moving)))]
+
+
+def fragment_specs(spec: Spec, fragments: int) -> dict[str, Spec]:
+    """What each round synchronises, in turn: prefix of the names of its buckets, and its tensors.
+
+    A model that is synchronised whole has one fragment, with no prefix.
+    """
+    moving = Spec(t for t in spec if t.reduce != "keep")
+    if fragments == 1:
+        return {"": moving}
+    return {
+        f"fragment-{number}/": Spec(t for t in moving if t.name in names)
+        for number, names in enumerate(split(spec, fragments))
+    }
+
+
+def fragment_due(spec: Spec, fragments: int, round_: int) -> tuple[str, Spec]:
+    """The prefix and the tensors of the fragment that a round, counted from 1, synchronises."""
+    return list(fragment_specs(spec, fragments).items())[(round_ - 1) % fragments]
+
+
+def to_fragments(state: State, fragments: int) -> dict[str, Array]:
+    """What travels of a model, in flat buckets, fragment by fragment."""
+    return {
+        name: bucket
+        for prefix, spec in fragment_specs(state.spec, fragments).items()
+        for name, bucket in to_buckets(State({t.name: state[t.name] for t in spec}), prefix).items()
+    }
 
 
 def to_buckets(state: State, prefix: str = "") -> dict[str, Array]:

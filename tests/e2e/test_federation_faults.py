@@ -347,7 +347,7 @@ def test_an_update_that_is_refused_is_made_again_once_its_site_is_mended(federat
     reference, out = whole(*PLAN), federation(*PLAN)
     with running(out, names=("aggregator", "site-1")) as parties:
         kill_at(out, parties, trained("site-1", 1), "site-1", "aggregator")
-        file = local(out, "site-1") / "update.safetensors"
+        file = local(out, "site-1") / "update-00001.safetensors"
         wrong = State({name: array * np.float32("nan") for name, array in load_state(file).items()})
         save_state(file, wrong)
         record = file.with_name("completed.json")
@@ -355,7 +355,7 @@ def test_an_update_that_is_refused_is_made_again_once_its_site_is_mended(federat
         shutil.rmtree(out / "aggregator" / "local_state")
         restart(out, parties, "aggregator", "site-1")
         assert parties["site-1"].wait() == 1
-        assert "update of 'site-1' refused: tensor 'bucket-0000' has 8 NaN" in log(out, "site-1")
+        assert "update of 'site-1' refused: frame 1 of 1 brings 8 NaN" in log(out, "site-1")
         restart(out, parties, "site-1", "site-2")
         assert_ends(out, parties, reference)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from openfl.protocols import base_pb2
 from openfl.utilities import TensorKey
 
+from openfl_flows.codecs.frame import HEADER_BYTES, read_header, write_frame
 from openfl_flows.learners.site import release_learners
+from openfl_flows.ops.files import load_state
+from openfl_flows.state import pack
 from openfl_flows.taskrunner.collaborator import RefusedError
 from tests.federation_host import (
     RECEIVED,
@@ -43,12 +47,31 @@ def buckets(sent: Tensors) -> list[TensorKey]:
     return [key for key in sent if key.tags == ("trained",)]
 
 
-def on_bucket(change: Callable[[Any], Any]) -> Callable[[Tensors], None]:
+def on_frame(change: Callable[[Any], Any]) -> Callable[[Tensors], None]:
     def alter(sent: Tensors) -> None:
         key = buckets(sent)[0]
         sent[key] = change(sent[key].copy())
 
     return alter
+
+
+def on_bucket(change: Callable[[Any], Any]) -> Callable[[Tensors], None]:
+    """Other values in a frame whose header and checksums are right."""
+
+    def reframed(frame: Any) -> Any:
+        header = read_header(frame)
+        values = change(frame[HEADER_BYTES:].view(header.dtype).copy())
+        return write_frame(header, values.view(np.uint8), compress=False)
+
+    return on_frame(reframed)
+
+
+def on_header(**changes: Any) -> Callable[[Tensors], None]:
+    def reframed(frame: Any) -> Any:
+        header = replace(read_header(frame), **changes)
+        return write_frame(header, frame[HEADER_BYTES:], compress=False)
+
+    return on_frame(reframed)
 
 
 def put(index: int, value: float) -> Callable[[Any], Any]:
@@ -57,6 +80,11 @@ def put(index: int, value: float) -> Callable[[Any], Any]:
         return array
 
     return change
+
+
+def flip(frame: Any) -> Any:
+    frame[-1] ^= 1
+    return frame
 
 
 def on(name: str, kind: str, change: Callable[[Any], Any]) -> Callable[[Tensors], None]:
@@ -84,16 +112,18 @@ def extra(name: str, *tags: str, report: bool = False) -> Callable[[Tensors], No
 BAD_UPDATES: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "a bucket missing": (without("trained"), "it misses tensor 'bucket-0000'"),
     "a tensor more": (extra("more", "trained"), "it has an unexpected tensor 'more'"),
-    "another shape": (on_bucket(lambda array: array[:-1]), "tensor 'bucket-0000' is float32"),
-    "another type": (on_bucket(lambda array: array.astype("f8")), "'bucket-0000' is float64"),
-    "NaN": (on_bucket(put(0, np.nan)), "tensor 'bucket-0000' has 1 NaN or infinite of"),
-    "infinity": (on_bucket(put(-1, -np.inf)), "tensor 'bucket-0000' has 1 NaN or infinite of"),
-    "another model": (
-        on("trained_from", "fact", lambda digest: digest[::-1].copy()),
-        "it was trained from the model",
-    ),
-    "another kind of digest": (on("trained_from", "fact", lambda d: d[:3]), "uint8(3,), expected"),
-    "no digest": (without("fact"), "its facts are"),
+    "another shape": (on_bucket(lambda array: array[:-1]), "declares 28 bytes of values, expected 32"),
+    "another type": (on_header(dtype="float64"), "frame 1 of 1 holds float64, expected float32"),
+    "no frame": (on_frame(lambda frame: frame.view("f4")), "is an array of float32"),
+    "half a frame": (on_frame(lambda frame: frame[:-1]), "frame 1 of 1"),
+    "a flipped bit": (on_frame(flip), "frame 1 of 1 is damaged"),
+    "NaN": (on_bucket(put(0, np.nan)), "frame 1 of 1 brings 1 NaN or infinite of 8 values"),
+    "infinity": (on_bucket(put(-1, -np.inf)), "frame 1 of 1 brings 1 NaN or infinite of"),
+    "another model": (on_header(reference="a" * 64), "frame 1 of 1 is relative to another model"),
+    "another sender": (on_header(sender="site-2"), "frame 1 of 1 was sent by 'site-2'"),
+    "another round": (on_header(round=9), "frame 1 of 1 is of round 9, expected round 1"),
+    "another codec": (on_header(codec="int4"), "is encoded with int4, expected identity"),
+    "no facts": (without("fact"), "its facts are"),
     "no samples": (on("num_samples", "fact", lambda n: n * 0), "num_samples=0, expected at least"),
     "steps backwards": (on("num_steps", "fact", lambda n: -n), "'num_steps' is -5, expected"),
     "endless": (on("seconds", "fact", lambda s: s * np.inf), "'seconds' is inf, expected"),
@@ -215,14 +245,13 @@ def hundredfold(model: Any) -> Callable[[Any], Any]:
 
 
 def test_updates_out_of_proportion_then_the_digest_of_the_undisturbed_run(host, site) -> None:
-    def served(round_: int) -> Any:
-        key = TensorKey("bucket-0000", site.member.aggregator_uuid, round_, False, ("model",))
-        return site.member.get_data_for_tensorkey(key)
+    def served() -> Any:
+        return pack(load_state(site.folder / "local_state" / "site-1" / "global.safetensors"))[0]
 
     refusal = "update of 'site-1' refused: its norm"
     # In a first round nobody knows what is in proportion until all are there: it is the first ...
     site.do(RECEIVED, 0)
-    site.do(TRAIN, 0, on_bucket(hundredfold(served(0))))
+    site.do(TRAIN, 0, on_bucket(hundredfold(served())))
     site.do(VALIDATED, 0)
     assert site.tasks() == (0, [])
     with host.start("site-2") as other:
@@ -232,7 +261,7 @@ def test_updates_out_of_proportion_then_the_digest_of_the_undisturbed_run(host, 
         # ... and then the last to arrive.
         assert site.tasks() == (0, [TRAIN, VALIDATED])
         before = host.told(refusal)
-        site.do(TRAIN, 0, on_bucket(hundredfold(served(0))))
+        site.do(TRAIN, 0, on_bucket(hundredfold(served())))
         site.do(VALIDATED, 0)
         assert host.told(refusal) == before + 1
         with pytest.raises(RefusedError, match=refusal):
@@ -244,8 +273,8 @@ def test_updates_out_of_proportion_then_the_digest_of_the_undisturbed_run(host, 
         # In a later round the round before tells, so it is refused at once.
         assert site.tasks() == (1, [RECEIVED, TRAIN, VALIDATED])
         for alter, reason in (
-            (on_bucket(hundredfold(served(1))), refusal),
-            (on_bucket(put(0, np.nan)), "has 1 NaN or infinite of 8 values"),
+            (on_bucket(hundredfold(served())), refusal),
+            (on_bucket(put(0, np.nan)), "brings 1 NaN or infinite of 8 values"),
         ):
             with pytest.raises(RefusedError, match=reason):
                 site.do(TRAIN, 1, alter)

@@ -39,6 +39,10 @@ OPENFOLD3 = (
     "model.training.test_rollouts=0", "model.predictions=1",
 )  # fmt: skip
 NATIVE = ("model.training.kernels=native", "model.training.precision=bfloat16")
+IN_FRAGMENTS = (
+    "federation.rounds=4", "federation.epochs=null", "federation.steps=3",
+    "federation.streaming={fragments: 2, delay: 1, mixing: 0.5}",
+)  # fmt: skip
 COMPILED = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
@@ -57,9 +61,10 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
     assert len({row.a for row in compared}) == rounds + 1
     assert a.record["metrics"] == b.record["metrics"]
     for x, y in zip(a.record["rounds"], b.record["rounds"], strict=True):
-        assert x["metrics"] == y["metrics"]
+        for key in ("metrics", "bytes_up", "bytes_down", "frames"):
+            assert x[key] == y[key]
         for site in x["sites"]:
-            fleeting = {"seconds": {}, "peak_rss_bytes": 0}
+            fleeting = dict.fromkeys(("seconds", "peak_rss_bytes", "bytes_up", "bytes_down"))
             assert {**x["sites"][site], **fleeting} == {**y["sites"][site], **fleeting}
 
 
@@ -69,8 +74,9 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
     [
         ((*TOY, "join=fedavg"), 3, launch_fx),
         ((*TOY, "ema=at_sync"), 3, launch),
-        ((*DIGRESS, "join=diloco", "ema=at_sync"), 2, launch_fx),
+        ((*DIGRESS, "join=diloco", "ema=at_sync", "codec=int4"), 2, launch_fx),
         ((*DIGRESS, "join=fedavg"), 2, launch),
+        ((*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS), 4, launch),
         pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=COMPILED),
         (OPENFOLD3, 2, launch),
         pytest.param(OPENFOLD3, 2, launch_fx, marks=pytest.mark.slow),

@@ -26,6 +26,9 @@ DIGRESS = (
     *OVERRIDES, "experiment=demo", "join=diloco", "ema=at_sync", "federation.rounds=2",
     "federation.epochs=5", "runtime.quiet=true",
 )  # fmt: skip
+FLEETING = (
+    "seconds", "join_seconds", "bytes_up", "bytes_down", "peak_rss_bytes", "out", "resume",
+)  # fmt: skip
 KILLED = -signal.SIGKILL
 
 Moment = Callable[[Path], bool]
@@ -35,8 +38,7 @@ Moment = Callable[[Path], bool]
 def essence(value: Any) -> Any:
     """A run's record without what no two runs share."""
     if isinstance(value, dict):
-        fleeting = ("seconds", "peak_rss_bytes", "out", "resume")
-        return {k: essence(v) for k, v in value.items() if k not in fleeting}
+        return {k: essence(v) for k, v in value.items() if k not in FLEETING}
     return [essence(v) for v in value] if isinstance(value, list) else value
 
 

@@ -57,7 +57,7 @@ def test_two_states_are_kept_and_the_model_is_on_disk(tmp_path: Path) -> None:
         "local-00003.pt",
         "local-00004.pt",
         "progress.json",
-        "update.safetensors",
+        "update-00004.safetensors",
     ]
 
 
@@ -176,8 +176,8 @@ def test_a_round_that_was_not_trained_here_cannot_be_validated(tmp_path: Path) -
         ("completed.json", b"[]"),
         ("completed.json", b"{}"),
         ("completed.json", b"\xff\xfe"),
-        ("update.safetensors", b"\x00" * 50),
-        ("update.safetensors", b""),
+        ("update-00002.safetensors", b"\x00" * 50),
+        ("update-00002.safetensors", b""),
         ("local-00002.pt", b"PK"),
     ],
 )
@@ -194,8 +194,8 @@ def test_damage_after_a_completed_round_is_named(tmp_path: Path, name: str, cont
 
 def test_an_update_of_another_round_is_not_sent(tmp_path: Path) -> None:
     model = complete(site(tmp_path), range(1, 2), TASK.initial_state())
-    old = (tmp_path / "update.safetensors").read_bytes()
+    old = (tmp_path / "update-00001.safetensors").read_bytes()
     site(tmp_path).complete_round(model, 2)
-    (tmp_path / "update.safetensors").write_bytes(old)
-    with pytest.raises(ValueError, match=r"update.safetensors: not the update of round 2"):
+    (tmp_path / "update-00002.safetensors").write_bytes(old)
+    with pytest.raises(ValueError, match=r"update-00002.safetensors: not the update of round 2"):
         site(tmp_path).complete_round(model, 2)

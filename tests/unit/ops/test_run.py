@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from openfl_flows.ops.files import load_state
-from openfl_flows.ops.run import Checkpoint, RoundRecord, RunDirectory, SiteRound
+from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 
 

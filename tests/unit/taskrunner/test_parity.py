@@ -7,8 +7,14 @@ from openfl_flows.taskrunner.parity import compare_rounds, to_text
 
 
 def run(initial: str, *digests: str) -> RunDirectory:
-    rounds = [{"digest": digest} for digest in digests]
+    rounds = [{"digest": digest, "sites": {}} for digest in digests]
     return RunDirectory(Path(), {"initial": {"digest": initial}, "rounds": rounds})
+
+
+def test_a_round_of_other_frames_is_another_round():
+    a, b = run("a" * 64, "b" * 64), run("a" * 64, "b" * 64)
+    b.record["rounds"][0]["sites"] = {"site-1": {"frames": "c" * 64}}
+    assert [row.equal for row in compare_rounds(a, b)] == [True, False]
 
 
 def test_rounds_are_compared_to_the_end_of_the_longer_run():

@@ -1,0 +1,136 @@
+"""The global model on its way down, and what of it is expected back.
+
+Sites have the model, had the one before, or neither. Each says by a tag which model it has, and
+asks for every bucket by name. It gets a frame without payload where it has the bucket already, the
+frame of the round's step where it has the model that the round began with, and else the bucket as
+it is. So a site that was away is served too, and the initial model, which every site can make
+itself, is never sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from openfl_flows.codecs.base import Codec
+from openfl_flows.codecs.exchange import AGGREGATOR, Passage
+from openfl_flows.codecs.frame import HEADER_BYTES, Header, read_header, write_frame
+from openfl_flows.codecs.recipes import AS_IT_IS
+from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.wire import bucket_names, fragment_due, fragment_specs, to_fragments
+
+HELD = "held"
+"""Stands for the codec in a frame without payload: the receiver's bucket is the model's."""
+
+_TAG = "held:"
+
+
+def held_tag(digest: str) -> str:
+    """The tag by which a site says which model it has."""
+    return f"{_TAG}{digest}"
+
+
+def held_digest(tags: set[str]) -> str | None:
+    """The model that a site says it has; None where it says nothing of it."""
+    return next((tag.removeprefix(_TAG) for tag in tags if tag.startswith(_TAG)), None)
+
+
+class Broadcast:
+    """Frames of one global model, for whoever asks.
+
+    Args:
+        model: The model.
+        round_: The round that made it; 0 for the initial one.
+        codec: Of the plan.
+        fragments: Parts of the model, of which each round synchronises one.
+        step: The frames that make it of the one before, in order; none if they are not known.
+    """
+
+    def __init__(
+        self, model: State, round_: int, *, codec: Codec, fragments: int, step: State
+    ) -> None:
+        self._digest = model.digest()
+        self._round, self._codec = round_, codec
+        self._passages = passages(model, round_, codec=codec, fragments=fragments)
+        self._buckets = to_fragments(model, fragments)
+        prefix, self._due = fragment_due(model.spec, fragments, round_ + 1)
+        self._due_names = bucket_names(self._due, prefix)
+        self._step: Mapping[str, Array] = {}
+        self._before = ""
+        if step:
+            frames = list(step.values())
+            self._before = read_header(frames[0]).reference
+            prefix, spec = fragment_due(model.spec, fragments, round_)
+            self._step = dict(zip(bucket_names(spec, prefix), frames, strict=True))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all buckets."""
+        return tuple(self._buckets)
+
+    @property
+    def due(self) -> dict[str, Array]:
+        """The buckets that the round that begins with the model synchronises, in order."""
+        return {name: self._buckets[name] for name in self._due_names}
+
+    @property
+    def update_bytes(self) -> int:
+        """The most that the frames of a site's update in that round may take."""
+        passage = self.expected("")
+        return sum(HEADER_BYTES + passage.num_bytes(part) for part in range(passage.parts))
+
+    def expected(self, site: str) -> Passage:
+        """What is known of the frames of a site's update in that round."""
+        return Passage(
+            sender=site,
+            round=self._round + 1,
+            spec=self._due,
+            reference=self._digest,
+            codec=self._codec,
+        )
+
+    def frame(self, name: str, held: str | None) -> Array:
+        """The frame of one bucket.
+
+        Args:
+            name: Of the bucket.
+            held: Digest of the model that the receiver has, if any.
+        """
+        passage, part = self._passages[name]
+        if held is not None and held == self._digest:
+            return _nothing(replace(passage.header(part), reference=held, result=held))
+        if self._step and held == self._before:
+            if name in self._step:
+                return self._step[name]
+            return _nothing(replace(passage.header(part), reference=held, result=self._digest))
+        whole = replace(passage, reference="", result=self._digest, codec=AS_IT_IS.codec)
+        payload = self._buckets[name].view(np.uint8)
+        return write_frame(whole.header(part), payload, compress=False)
+
+
+def passages(
+    model: State, round_: int, *, codec: Codec, fragments: int
+) -> dict[str, tuple[Passage, int]]:
+    """The passage of every bucket, by its name, and the bucket's number in it.
+
+    Args:
+        model: Any model of the federation.
+        round_: The round that made the model that is sent.
+        codec: Of the plan.
+        fragments: Parts of the model.
+    """
+    found = {}
+    for prefix, spec in fragment_specs(model.spec, fragments).items():
+        passage = Passage(sender=AGGREGATOR, round=round_, spec=spec, reference="", codec=codec)
+        for part, name in enumerate(bucket_names(spec, prefix)):
+            found[name] = passage, part
+    return found
+
+
+def empty(header: Header) -> Header:
+    """The header of a frame without payload."""
+    return replace(header, codec=HELD, size=0)
+
+
+def _nothing(header: Header) -> Array:
+    return write_frame(empty(header), np.empty(0, np.uint8), compress=False)
