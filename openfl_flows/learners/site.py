@@ -54,6 +54,10 @@ class Site:
             which every round must have as many steps; None to validate the model.
         compression: How updates travel.
         streaming: How the model is synchronised in fragments.
+
+    Attributes:
+        ahead_seconds: How long those steps took of the round trained last that were taken in the
+            background.
     """
 
     def __init__(
@@ -78,7 +82,8 @@ class Site:
         self._plan = plan
         self._average = average and SiteAverage(folder, average, budget.num_steps(0))
         self._streaming = streaming
-        self._begun: tuple[int, Future[Begun]] | None = None
+        self.ahead_seconds = 0.0
+        self._ahead: tuple[int, Future[tuple[Begun, float]]] | None = None
 
     def validate(self, model: State, round_: int) -> Means:
         """Validate the global model that begins ``round_``, or its moving average."""
@@ -109,19 +114,20 @@ class Site:
         if self._streaming.plain:
             learner.receive(model)
             return learner.train(self._budget, progress)
-        if self._begun is not None and self._begun[0] == round_:
-            begun = self._begun[1].result()
+        if self._ahead is not None and self._ahead[0] == round_:
+            begun, self.ahead_seconds = self._ahead[1].result()
         else:
+            self.ahead_seconds = 0.0
             local = self._trained(round_ - 1) or model
             begun = ahead(learner, local, self._streaming, self._budget, progress)
-        self._begun = None
+        self._ahead = None
         synced = synchronised(model.spec, self._streaming.fragments, round_ - 1)
         return finish(learner, begun, model, synced, self._streaming, self._budget, progress)
 
     def train_ahead(self, round_: int) -> None:
         """Begin ``round_`` in the background, with the steps that wait for nothing.
 
-        Whatever else the site is asked to do waits for them; :meth:`train` goes on from there.
+        Whatever else the learner is asked to do waits for them; :meth:`train` goes on from there.
         """
         local = self._trained(round_ - 1)
         if not self._streaming.delay or local is None:
@@ -130,8 +136,13 @@ class Site:
         pool = ThreadPoolExecutor(
             1, "train-ahead", torch.set_num_threads, (torch.get_num_threads(),)
         )
-        self._begun = round_, pool.submit(ahead, *arguments, self._progress(round_))
+        self._ahead = round_, pool.submit(_timed_ahead, *arguments, self._progress(round_))
         pool.shutdown(wait=False)
+
+    def await_ahead(self) -> None:
+        """Wait for the steps that are taken in the background, if there are any."""
+        if self._ahead is not None:
+            self._ahead[1].result()
 
     def validate_local(self, round_: int) -> Means:
         """Validate the locally trained model of ``round_``."""
@@ -199,7 +210,7 @@ class Site:
         Raises:
             ValueError: The round was not completed here, or a file is missing or corrupt.
         """
-        self._await_begun()
+        self.await_ahead()
         learner, last = _resident.get(self.folder, (None, -1))
         if learner is None or last != round_:
             done = self._completed(round_)
@@ -209,8 +220,6 @@ class Site:
             learner.restore(_load(self._file(round_)))
             learner.receive(self._update(done))
             _resident[self.folder] = (learner, round_)
-        elif self._begun is not None:
-            learner.receive(map_state(self._update_file(round_)))
         means = learner.validate()
         self._release()
         return means
@@ -252,13 +261,9 @@ class Site:
     def _progress(self, round_: int) -> "_Throttle":
         return _Throttle(self.folder / "progress.json", round_)
 
-    def _await_begun(self) -> None:
-        if self._begun is not None:
-            self._begun[1].result()
-
     def _learner(self, round_: int) -> Learner:
         """The learner as it was at the end of the round before, plus what this round did."""
-        self._await_begun()
+        self.await_ahead()
         learner, last = _resident.get(self.folder, (None, -1))
         if learner is None or last != round_ - 1:
             learner = self._factory()
@@ -287,6 +292,11 @@ class Site:
 
     def _update_file(self, round_: int) -> Path:
         return self.folder / f"update-{round_:05d}.safetensors"
+
+
+def _timed_ahead(*arguments: Any) -> tuple[Begun, float]:
+    began = time.monotonic()
+    return ahead(*arguments), time.monotonic() - began
 
 
 class _Throttle:

@@ -65,14 +65,49 @@ def lower_median(norms: Iterable[float]) -> float:
     return ordered[(len(ordered) - 1) // 2] if ordered else 0.0
 
 
-def check_proportion(site: str, norm: float, reference: float, max_ratio: float) -> None:
-    """Make sure that the norm of an update is in proportion to the others'.
+class Proportion:
+    """Makes sure that the norms of updates are in proportion to one another.
 
-    Raises:
-        ValueError: It is more than ``max_ratio`` times ``reference``.
+    Args:
+        max_ratio: The most that an update may have of the lower median of the round before, or, in
+            a first round, of the round itself; None to take any.
     """
-    if norm > max_ratio * reference:
-        raise ValueError(
-            f"update of {site!r} refused: its norm {norm:.4g} is {norm / reference:.3g} times that "
-            f"of the others ({reference:.4g}), expected at most {max_ratio:g} times"
-        )
+
+    def __init__(self, max_ratio: float | None) -> None:
+        self._max_ratio = max_ratio
+        self._norms: dict[str, float] = {}
+        self._reference = 0.0
+
+    def begin_round(self) -> None:
+        """Compare with the norms so far from now on."""
+        self._reference, self._norms = lower_median(self._norms.values()), {}
+
+    def admit(self, site: str, norm: float) -> None:
+        """Note an update's norm.
+
+        Raises:
+            ValueError: It is out of proportion to those of the round before.
+        """
+        self._check(site, norm, self._reference)
+        self._norms[site] = norm
+
+    def forget(self, site: str) -> None:
+        """Take back a site's update."""
+        del self._norms[site]
+
+    def outliers(self, sites: Iterable[str]) -> dict[str, str]:
+        """Why updates are out of proportion to those of ``sites`` in the same round, by site."""
+        reference, found = lower_median(self._norms[site] for site in sites), {}
+        for site in sorted(self._norms):
+            try:
+                self._check(site, self._norms[site], reference)
+            except ValueError as error:
+                found[site] = str(error)
+        return found
+
+    def _check(self, site: str, norm: float, reference: float) -> None:
+        if self._max_ratio is not None and reference and norm > self._max_ratio * reference:
+            raise ValueError(
+                f"update of {site!r} refused: its norm {norm:.4g} is {norm / reference:.3g} times "
+                f"that of the others ({reference:.4g}), expected at most {self._max_ratio:g} times"
+            )

@@ -14,7 +14,7 @@ from openfl.utilities import TaskResultKey, TensorKey
 from openfl_flows.atomic import replacing
 from openfl_flows.experiment import traffic_of
 from openfl_flows.metrics.mean import merge, values
-from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
+from openfl_flows.ops.admission import Proportion, update_norm
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.inbox import Inbox, Result
 from openfl_flows.ops.memory import return_freed_memory
@@ -27,12 +27,7 @@ from openfl_flows.taskrunner.lint import check_plan
 from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, sent_as, unframed
 from openfl_flows.taskrunner.server import use_refusing_server
 from openfl_flows.taskrunner.status import Status
-from openfl_flows.taskrunner.wire import (
-    AVERAGE,
-    means_of,
-    model_messages,
-    to_buckets,
-)
+from openfl_flows.taskrunner.wire import AVERAGE, means_of, model_messages, to_buckets
 from openfl_flows.taskrunner.workspace import federation_id, read_workspace
 
 logger = logging.getLogger(__name__)
@@ -85,13 +80,12 @@ class Aggregator(OpenFLAggregator):
         return_freed_memory()
         self._poll_seconds = poll_seconds
         self._grace_seconds = 10 + 2 * poll_seconds
-        self._max_norm_ratio = max_norm_ratio
+        self._proportion = Proportion(max_norm_ratio)
         self._best = best
         self._rounds = settings["rounds_to_train"] - 1
         self._joining = settings["assigner"].get_aggregation_type_for_task(TRAINED)
         assert isinstance(self._joining, JoinAggregation)
         self._inbox = Inbox(Path(run).parent / "inbox")
-        self._norms: dict[str, float] = {}
         self._told: dict[str, str] = {}
         self._average_names: frozenset[str] = frozenset()
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
@@ -269,7 +263,7 @@ class Aggregator(OpenFLAggregator):
         rows = self.tensor_db.tensor_db
         self.tensor_db.tensor_db = rows[rows["round"] >= self.round_number].reset_index(drop=True)
         self._inbox.clear(before=self.round_number)
-        self._reference_norm, self._norms = lower_median(self._norms.values()), {}
+        self._proportion.begin_round()
         if self._time_to_quit():
             self._finish_serving()
             return
@@ -325,8 +319,7 @@ class Aggregator(OpenFLAggregator):
                 f"{trained_from[:12]}, expected {expected[:12]}: the sites' plans or code differ"
             )
         norm = update_norm(result.site, self._broadcast.due, sent_as(result, "trained"))
-        self._check_proportion(result.site, norm, self._reference_norm)
-        self._norms[result.site] = norm
+        self._proportion.admit(result.site, norm)
 
     def _take(self, result: Result) -> None:
         """What OpenFL does with a result that it has decoded; the round ends with the last one."""
@@ -365,25 +358,16 @@ class Aggregator(OpenFLAggregator):
 
     def _refuse_outliers(self) -> bool:
         """In a first round only the updates themselves tell what is in proportion."""
-        reference = lower_median(self._norms[site] for site in self.collaborators_done)
-        refused = False
-        for site in sorted(self._norms):
-            try:
-                self._check_proportion(site, self._norms[site], reference)
-            except ValueError as error:
-                refused = True
-                self._take_back(site, str(error))
-        return refused
-
-    def _check_proportion(self, site: str, norm: float, reference: float) -> None:
-        if self._max_norm_ratio is not None and reference:
-            check_proportion(site, norm, reference, self._max_norm_ratio)
+        outliers = self._proportion.outliers(self.collaborators_done)
+        for site, reason in outliers.items():
+            self._take_back(site, reason)
+        return bool(outliers)
 
     def _take_back(self, site: str, reason: str) -> None:
         """Undo the taking of an update; its site is told when it calls next."""
         self._status.refused(site, reason)
         self._told[site] = reason
-        del self._norms[site]
+        self._proportion.forget(site)
         for task in (TRAINED, VALIDATED):
             self._inbox.remove(self.round_number, site, task)
             self.collaborator_tasks_results.pop(TaskResultKey(task, site, self.round_number))

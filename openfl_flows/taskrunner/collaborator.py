@@ -14,7 +14,7 @@ from openfl.protocols.base_pb2 import DataStream
 from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
-from openfl_flows.taskrunner.keepalive import notice_lost_connections
+from openfl_flows.taskrunner.keepalive import await_acknowledgements, notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
 from openfl_flows.taskrunner.runner import LearnerTaskRunner
 from openfl_flows.taskrunner.transfers import UPLOAD_BYTES, Transfers
@@ -22,7 +22,8 @@ from openfl_flows.taskrunner.workspace import federation_id
 
 logger = logging.getLogger(__name__)
 
-PIECE_BYTES = 2**18
+PIECE_BYTES = 2**16
+"""An upload goes in pieces of this size."""
 
 _REFUSALS = frozenset(
     {
@@ -202,6 +203,7 @@ class PatientClient:
                 if self._away_since is not None:
                     logger.warning("The aggregator at %s is back", self._client.uri)
                 self._away_since, self._hang_ups = None, 0
+                await_acknowledgements(int(self._client.uri.rpartition(":")[2]))
                 return answer
 
     def _wait_or_refuse(self, code: grpc.StatusCode, details: str) -> None:

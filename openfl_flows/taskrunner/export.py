@@ -131,6 +131,7 @@ def render_plan(
             persist_checkpoint=False,
             poll_seconds=network.poll_seconds,
             patience_seconds=network.patience_seconds,
+            stall_seconds=network.stall_seconds,
             max_norm_ratio=network.max_norm_ratio,
         ),
         "assigner": _section(
@@ -145,6 +146,7 @@ def render_plan(
             db_store_rounds=1,
             opt_treatment="CONTINUE_LOCAL",
             use_delta_updates=False,
+            stall_seconds=network.stall_seconds,
         ),
         "compression_pipeline": _section("openfl_flows.taskrunner.pipeline.ExactPipeline"),
         "data_loader": _section("src.dataloader.SiteData"),

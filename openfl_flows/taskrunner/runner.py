@@ -57,6 +57,7 @@ class LearnerTaskRunner(TaskRunner):
         torch.set_num_threads(self._experiment.runtime.threads)
         self._native: State | None = None
         self._held: HeldModel | None = None
+        self._validated: tuple[int, Means, _Seconds] | None = None
         self.transfers = Transfers()
         self._site: Site | None = None
         self._num_samples = self._num_validated = 1
@@ -108,6 +109,7 @@ class LearnerTaskRunner(TaskRunner):
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Validate the global model on the site's data."""
+        self._of(col_name).await_ahead()
         took = _Seconds()
         model = self._received(col_name, round_num, input_tensor_dict, took)
         means = self._of(col_name).validate(model, round_num + 1)
@@ -121,6 +123,7 @@ class LearnerTaskRunner(TaskRunner):
         model = self._received(col_name, round_num, input_tensor_dict, took)
         site = self._of(col_name)
         report, update = site.complete_round(model, round_num + 1)
+        took.add(site.ahead_seconds)
         with took.of("encode"):
             frames = site.uplink.encode(update, model, round_num + 1).frames
         self._num_samples = report.num_samples
@@ -136,7 +139,11 @@ class LearnerTaskRunner(TaskRunner):
             TensorKey(name, col_name, round_num, False, ("trained",)): frame
             for name, frame in zip(bucket_names(spec, prefix), frames, strict=True)
         }
-        if round_num + 1 < self._experiment.rounds:
+        if self._experiment.streaming.delay and round_num + 1 < self._experiment.rounds:
+            # Now, so that nothing asks for the learner while it trains and the update travels.
+            validating = _Seconds()
+            means = site.validate_completed(round_num + 1)
+            self._validated = round_num, means, validating.stop()
             site.train_ahead(round_num + 2)
         return result, local
 
@@ -144,8 +151,11 @@ class LearnerTaskRunner(TaskRunner):
         self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
     ) -> tuple[Tensors, Tensors]:
         """Validate the locally trained model on the site's data."""
-        took = _Seconds()
-        means = self._of(col_name).validate_completed(round_num + 1)
+        if self._validated is not None and self._validated[0] == round_num:
+            means, took = self._validated[1:]
+        else:
+            took = _Seconds()
+            means = self._of(col_name).validate_completed(round_num + 1)
         return self._result("locally_tuned_model_validation", col_name, round_num, means, took)
 
     def final_model_validation(
@@ -282,6 +292,7 @@ class _Seconds:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
+        self._ended: float | None = None
         self.parts = {"decode": 0.0, "encode": 0.0}
 
     @contextlib.contextmanager
@@ -291,6 +302,16 @@ class _Seconds:
         yield
         self.parts[part] += time.monotonic() - began
 
+    def add(self, seconds: float) -> None:
+        """Count what was done for the task before it was asked for."""
+        self._began -= seconds
+
+    def stop(self) -> "_Seconds":
+        """End here; without it, the end is where somebody asks."""
+        self._ended = time.monotonic()
+        return self
+
     def left(self) -> float:
         """All but the parts."""
-        return time.monotonic() - self._began - sum(self.parts.values())
+        ended = time.monotonic() if self._ended is None else self._ended
+        return ended - self._began - sum(self.parts.values())

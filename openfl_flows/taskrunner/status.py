@@ -116,6 +116,8 @@ class Status:
         with self._lock:
             site = self.sites[name]
             site.last_heard = time.time()
+            # Whoever calls anew has given up what it was sending, if it does not go on with it.
+            site.sending = None
             site.bytes_up += up
             site.bytes_down += down
             self._changed = True

@@ -5,7 +5,6 @@ one that is on its way; what moves in between is asked of the system (``TCP_INFO
 """
 
 import logging
-import os
 import socket
 import struct
 import threading
@@ -13,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from openfl_flows.taskrunner.keepalive import await_acknowledgements, connections
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ class Transfers:
         first = last = self._bytes()[way]
         began = moved = reported = told = time.monotonic()
         while not over.wait(min(self._stall, self._report) / 4):
+            await_acknowledgements(self._port)
             now, count = time.monotonic(), self._bytes()[way]
             # A new connection counts from 0.
             if count - last >= _LEAST_MOVEMENT or count < last:
@@ -156,22 +157,10 @@ def tcp_bytes(port: int) -> tuple[int, int]:
     Returns:
         Sent and received over all connections that are open now; 0 where the system does not say.
     """
-    to_port, to_all = [(0, 0)], [(0, 0)]
-    for link in Path("/proc/self/fd").glob("*"):
-        # It may be closed meanwhile, or not be connected.
-        with suppress(OSError):
-            if not link.readlink().name.startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(link.name))) as connection:
-                if connection.family not in (socket.AF_INET, socket.AF_INET6):
-                    continue
-                info = connection.getsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES.size
-                )
-                if len(info) == _TCP_INFO_BYTES.size:
-                    found = _TCP_INFO_BYTES.unpack(info)
-                    to_all.append((found[0], found[1]))
-                    if connection.getpeername()[1] == port:
-                        to_port.append((found[0], found[1]))
-    counts = to_port if len(to_port) > 1 else to_all
-    return sum(up for up, _ in counts), sum(down for _, down in counts)
+    sent = received = 0
+    for connection in connections(port):
+        with suppress(OSError, AttributeError, struct.error):
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES.size)
+            acknowledged, came = _TCP_INFO_BYTES.unpack(info)
+            sent, received = sent + acknowledged, received + came
+    return sent, received

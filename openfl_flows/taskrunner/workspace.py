@@ -14,6 +14,7 @@ from openfl_flows.pki.plan import is_address, read_yaml
 
 PLAN = Path("plan") / "plan.yaml"
 COLS = Path("plan") / "cols.yaml"
+_WAITS = ("client_reconnect_interval", "poll_seconds", "patience_seconds", "stall_seconds")
 _KINDS = {Mapping: "keys with values", list: "a list", int: "a whole number", str: "a file"}
 
 
@@ -27,6 +28,7 @@ class Network:
         client_reconnect_interval: Seconds between a site's attempts to reach the aggregator.
         poll_seconds: Seconds that a site waits before it asks again for something to do.
         patience_seconds: Seconds without a word from a site after which the aggregator says so.
+        stall_seconds: How long nothing may move of a transfer until the parties say so.
         max_norm_ratio: An update is refused whose norm is more than this many times the sites'
             lower median in the round before; None to take any.
     """
@@ -38,6 +40,7 @@ class Network:
     client_reconnect_interval: int = 5
     poll_seconds: int = 5
     patience_seconds: int = 600
+    stall_seconds: int = 120
     max_norm_ratio: float | None = 10.0
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class Network:
             )
         if not 1 <= self.agg_port <= 65535:
             raise ValueError(f"network.agg_port={self.agg_port}, expected 1 to 65535")
-        for name in ("client_reconnect_interval", "poll_seconds", "patience_seconds"):
+        for name in _WAITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name}={getattr(self, name)}, expected at least 1")
         if self.max_norm_ratio is not None and not self.max_norm_ratio > 1:

@@ -24,8 +24,16 @@ PARTIES = ("aggregator", *SITES)
 FINAL, VALIDATED = "final_model_validation", "locally_tuned_model_validation"
 KILLED = -signal.SIGKILL
 LONG = (*TOY, "model.samples=2000", "federation.steps=300", "network.patience_seconds=2")
-PLANS = {"fedavg": (*LONG, "join=fedavg"), "diloco-ema": (*LONG, "ema=at_sync")}
-PLAN = PLANS["diloco-ema"]
+PLANS = {
+    "fedavg": (*LONG, "join=fedavg"),
+    # What int2 leaves out is kept at both ends.
+    "diloco-ema-int2": (*LONG, "ema=at_sync", "codec=int2"),
+    "fragments": (
+        *LONG, "model.padding=50", "codec=int4",
+        "federation.streaming={fragments: 2, delay: 100, mixing: 0.5}",
+    ),
+}  # fmt: skip
+PLAN = PLANS["diloco-ema-int2"]
 # 80 MB in two buckets: an upload takes a moment.
 LARGE = (*TOY, "model.padding=20000000", "federation.rounds=2")
 
@@ -170,7 +178,9 @@ def kill_at(out: Path, parties: dict[str, Party], moment: Moment, *names: str) -
 
 
 @pytest.mark.parametrize(
-    "plan", [PLAN, pytest.param(PLANS["fedavg"], marks=pytest.mark.slow)], ids=["ema", "fedavg"]
+    "plan",
+    [PLAN, PLANS["fragments"], pytest.param(PLANS["fedavg"], marks=pytest.mark.slow)],
+    ids=["ema", "fragments", "fedavg"],
 )
 def test_parties_killed_again_and_again_end_as_if_never_killed(federation, whole, plan) -> None:
     reference, out = whole(*plan), federation(*plan)
@@ -344,7 +354,7 @@ def test_a_damaged_file_that_nobody_has_again_is_named(federation, whole) -> Non
 
 
 def test_an_update_that_is_refused_is_made_again_once_its_site_is_mended(federation, whole) -> None:
-    reference, out = whole(*PLAN), federation(*PLAN)
+    reference, out = whole(*PLANS["fedavg"]), federation(*PLANS["fedavg"])
     with running(out, names=("aggregator", "site-1")) as parties:
         kill_at(out, parties, trained("site-1", 1), "site-1", "aggregator")
         file = local(out, "site-1") / "update-00001.safetensors"

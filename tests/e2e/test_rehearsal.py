@@ -84,8 +84,9 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
     ids=[
         "toy-fedavg-fx",
         "toy-diloco-ema",
-        "digress-diloco-ema-fx",
+        "digress-diloco-ema-int4-fx",
         "digress-fedavg",
+        "digress-fragments-int2",
         "native",
         "openfold3",
         "openfold3-fx",

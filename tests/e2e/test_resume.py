@@ -20,7 +20,7 @@ from tests.tiny import OVERRIDES
 
 TOY = (
     "experiment=toy", "join=diloco", "ema=at_sync", "model.samples=2000", "federation.steps=300",
-    "federation.rounds=2", "runtime.quiet=true",
+    "federation.rounds=2", "runtime.quiet=true", "codec=int2",
 )  # fmt: skip
 DIGRESS = (
     *OVERRIDES, "experiment=demo", "join=diloco", "ema=at_sync", "federation.rounds=2",

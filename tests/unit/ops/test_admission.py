@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfl_flows.ops.admission import check_proportion, lower_median, update_norm
+from openfl_flows.ops.admission import Proportion, lower_median, update_norm
 
 FLOATS = ("float16", "float32", "float64")
 NORMS = st.lists(st.floats(0, 1e6), max_size=9)
@@ -14,6 +14,14 @@ VALUES = st.lists(st.floats(-1e3, 1e3, width=16), min_size=1, max_size=6)
 
 def model(dtype: str = "float32") -> dict[str, np.ndarray]:
     return {"a": np.arange(4, dtype=dtype), "b": np.ones((2, 3), dtype), "n": np.array([7])}
+
+
+def after_a_round_of(norm: float, ratio: float) -> Proportion:
+    proportion = Proportion(ratio)
+    proportion.begin_round()
+    proportion.admit("other", norm)
+    proportion.begin_round()
+    return proportion
 
 
 def changed(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,10 +98,23 @@ def test_a_minority_cannot_move_the_lower_median_out_of_the_others_range(norms, 
 
 @given(st.floats(1e-6, 1e6), st.floats(1, 1e3), st.floats(0, 1))
 def test_up_to_the_ratio_all_are_admitted(reference, ratio, part):
-    check_proportion("s", part * ratio * reference, reference, ratio)
+    after_a_round_of(reference, ratio).admit("s", part * ratio * reference)
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1, 1e3), st.floats(1.001, 1e6))
 def test_beyond_the_ratio_none_is_admitted(reference, ratio, excess):
     with pytest.raises(ValueError, match=r"update of 's' refused: its norm .* times that of the"):
-        check_proportion("s", excess * ratio * reference, reference, ratio)
+        after_a_round_of(reference, ratio).admit("s", excess * ratio * reference)
+
+
+def test_in_a_first_round_the_updates_themselves_tell():
+    proportion = Proportion(10)
+    proportion.begin_round()
+    for site, norm in (("a", 1.0), ("b", 1.1), ("c", 50.0)):
+        proportion.admit(site, norm)
+    assert list(proportion.outliers("abc")) == ["c"]
+    proportion.forget("c")
+    assert not proportion.outliers("ab")
+    anything = Proportion(None)
+    anything.admit("a", 1e30)
+    assert not anything.outliers("a")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 
 MakeRun = Callable[..., Path]

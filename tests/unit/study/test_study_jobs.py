@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.rounds import Checkpoint, RoundRecord
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 from openfl_flows.study import jobs as study_jobs
 from openfl_flows.study.jobs import Failure, Job, make_runs

@@ -49,6 +49,11 @@ def test_rows_say_what_every_party_does(tmp_path: Path):
         ("site-2", "waits", "2", "0.5", "2.0 MB", "0.5 MB"),
     ]
 
+    sending = {"bytes": 34_000_000, "of": 276_000_000}
+    status["sites"]["site-2"] = {**heard, "sending": sending}
+    table = rows(aggregator, tuple(sites), status, RUNNING)
+    assert table[2][1] == "sends, 34.0 MB of 276.0 MB"
+
     status["sites"]["site-2"]["refused"] = "not finite"
     ended = {"aggregator": 0, "site-1": -9, "site-2": None}
     table = rows(aggregator, tuple(sites), status, ended)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openfl_flows.taskrunner.status import CHOICES, Status
+from openfl_flows.taskrunner.status import CHOICES, Status, Upload
 
 TASKS = ("validate", "train")
 
@@ -45,6 +45,7 @@ def test_the_file_says_who_has_done_what(tmp_path: Path) -> None:
     assert list(found["sites"]) == ["a", "b"]
     assert found["sites"]["a"] == {
         "round": 2, "tasks": ["validate"], "bytes_up": 3, "bytes_down": 10, "refused": None,
+        "sending": None,
     }  # fmt: skip
     assert found["sites"]["b"]["last_heard"] is None
     assert found["sites"]["b"]["refused"] == "update of 'b' refused: too large"
@@ -98,3 +99,52 @@ def test_a_site_that_never_came_is_told_as_such_and_one_that_calls_is_not(
         status.write("finished")
     assert "left to do: validate, train" in caplog.text
     assert "site 'a'" not in caplog.text
+
+
+def test_the_file_says_what_is_on_its_way(tmp_path: Path) -> None:
+    status, upload = begun(tmp_path), Upload(of=100)
+    status.sending("a", upload, 30)
+    status.sending("a", upload, 4)
+    status.write()
+    sending = written(tmp_path)["sites"]["a"]["sending"]
+    assert (sending["bytes"], sending["of"]) == (34, 100)
+    assert sending["since"] <= sending["moved"] <= written(tmp_path)["sites"]["a"]["last_heard"]
+    # The site lost its connection, and the aggregator learns of it after the site has come again.
+    again = Upload(of=100, since=upload.since + 1)
+    status.sending("a", again, 5)
+    status.sending("a", upload, 1)
+    status.sent("a", upload)
+    status.write()
+    assert written(tmp_path)["sites"]["a"]["sending"]["bytes"] == 5
+    status.sent("a", again)
+    status.write("finished")
+    assert written(tmp_path)["sites"]["a"]["sending"] is None
+
+
+def test_an_upload_that_has_stopped_is_told_with_its_site_and_bytes_until_it_moves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    status = Status(
+        tmp_path / "status.json",
+        sites=["a", "b"],
+        rounds=3,
+        patience_seconds=3600,
+        stall_seconds=0.2,
+    )
+    moving, stopped = Upload(of=10_000_000), Upload(of=276_000_000)
+    status.sending("a", stopped, 34_000_000)
+
+    def told() -> bool:
+        status.sending("b", moving, 1000)
+        return len(caplog.messages) == 2
+
+    wait(told)
+    for message in caplog.messages:
+        assert "The upload of 'a' has stopped: 34.0 of 276.0 MB have come since" in message
+    status.sent("a", stopped)
+    for _ in range(20):
+        told()
+        time.sleep(0.02)
+    assert len(caplog.messages) == 2
+    status.write("finished")

@@ -20,8 +20,8 @@ from openfl_flows.models.openfold3.config import OpenFold3Config
 from openfl_flows.models.openfold3.inference import predict
 from openfl_flows.models.openfold3.network import build, network_state
 from openfl_flows.models.openfold3.query import make_query, read_query
-from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.rounds import Checkpoint
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
 
 CONFIG = OpenFold3Config(rollout_steps=10, rollout_samples=2, num_recycles=0, msa_rows=8)
