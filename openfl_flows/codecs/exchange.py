@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from openfl_flows.codecs.base import Codec, Compression
-from openfl_flows.codecs.frame import HEADER_BYTES, Header, read_frame, refusal, write_frame
+from openfl_flows.codecs.frame import (
+    HEADER_BYTES,
+    FrameError,
+    Header,
+    read_frame,
+    refusal,
+    write_frame,
+)
 from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Array, Spec, State, bucket_forms, pack, unpack
@@ -213,7 +220,7 @@ def _coded(passage: Passage, part: int, change: Array) -> tuple[Array, Array]:
     try:
         payload = codec.encode(change, seed)
     except ValueError as error:
-        raise ValueError(
+        raise FrameError(
             f"update of {passage.sender!r} in round {passage.round} cannot be sent: bucket {part} "
             f"as {codec.name}: {error}"
         ) from None

@@ -46,6 +46,11 @@ import zstandard
 
 from openfl_flows.state import Array
 
+
+class FrameError(ValueError):
+    """A frame that cannot be made of the sender's values, or that the receiver refuses."""
+
+
 HEADER_BYTES = 512
 """Bytes before the payload."""
 
@@ -186,7 +191,7 @@ def read_frame(frame: Array, expected: Header, num_bytes: int, *, what: str = "u
         raise refusal(expected, str(error), what=what) from None
 
 
-def refusal(expected: Header, reason: str, *, what: str = "update") -> ValueError:
+def refusal(expected: Header, reason: str, *, what: str = "update") -> FrameError:
     """The error by which a frame is refused.
 
     Args:
@@ -194,7 +199,7 @@ def refusal(expected: Header, reason: str, *, what: str = "update") -> ValueErro
         reason: Goes on after "frame 3 of 12", e.g. "was sent by 'site-1'".
         what: What ``expected.sender`` sent.
     """
-    return ValueError(
+    return FrameError(
         f"{what} of {expected.sender!r} refused: "
         f"frame {expected.part + 1} of {expected.parts} {reason}"
     )

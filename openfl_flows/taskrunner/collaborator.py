@@ -11,6 +11,7 @@ import grpc
 from openfl.component.collaborator.collaborator import Collaborator as OpenFLCollaborator
 from openfl.protocols.base_pb2 import DataStream
 
+from openfl_flows.codecs.frame import FrameError
 from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
@@ -113,6 +114,9 @@ class Collaborator(OpenFLCollaborator):
         except RefusedError as error:
             if f"update of {self.collaborator_name!r} refused" in str(error):
                 self.task_runner.forget_update()
+            logger.error("%s", error)
+            sys.exit(1)
+        except FrameError as error:
             logger.error("%s", error)
             sys.exit(1)
 

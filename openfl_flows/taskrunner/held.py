@@ -9,7 +9,7 @@ import numpy as np
 
 from openfl_flows.codecs.base import Codec
 from openfl_flows.codecs.exchange import AGGREGATOR, decode_bucket
-from openfl_flows.codecs.frame import read_frame, read_header
+from openfl_flows.codecs.frame import FrameError, read_frame, read_header
 from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import Array, State, unpack
@@ -62,13 +62,13 @@ class HeldModel:
             round_: The round that begins with it, from 1.
 
         Raises:
-            ValueError: A frame is refused, or they do not make the model that they say.
+            FrameError: A frame is refused, or they do not make the model that they say.
         """
         digest = read_header(frames[self.names[0]]).result
         if digest != self.model.digest():
             model = self._made(frames, round_ - 1, digest)
             if model.digest() != digest:
-                raise ValueError(
+                raise FrameError(
                     f"model of {AGGREGATOR!r} refused: frames of round {round_ - 1} make the model "
                     f"{model.digest()[:12]}, expected {digest[:12]} as they say"
                 )

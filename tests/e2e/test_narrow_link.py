@@ -71,7 +71,7 @@ def _start_there(network: str, *arguments: Any) -> None:
 def test_a_federation_over_narrow_links_is_its_simulation_and_its_bytes_are_on_record(
     hosts: HostsMaker, start: Launch, how: str, tmp_path: Path
 ):
-    # 400 kB each way: 0.8 s up and 0.4 s down.
+    # 400 kB: 0.8 s up.
     plan = ("model.padding=100000", "federation.link=4mbit/8mbit")
     run = rehearsed(tmp_path, *plan, hosts=hosts, start=start)
     simulated = simulate_experiment(
@@ -83,10 +83,10 @@ def test_a_federation_over_narrow_links_is_its_simulation_and_its_bytes_are_on_r
     assert found["how"] == how
     assert found["links"]["site-2"] == {"up_bits": 4e6, "down_bits": 8e6, "latency_seconds": 0}
     for site in SITES:
-        # The model goes up once; it comes down for the round, and to be measured in the end.
+        # Sites know the first model; the second is sent by each, and comes back joined.
         assert 400_000 < found["bytes"][site]["up"] < 500_000
-        assert 800_000 < found["bytes"][site]["down"] < 1_000_000
-    assert run.record["rounds"][0]["seconds"] > 1.2
+        assert 400_000 < found["bytes"][site]["down"] < 500_000
+    assert run.record["rounds"][0]["seconds"] > 0.8
 
 
 class Reach:
