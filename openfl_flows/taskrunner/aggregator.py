@@ -87,6 +87,8 @@ class Aggregator(OpenFLAggregator):
         assert isinstance(self._joining, JoinAggregation)
         self._inbox = Inbox(Path(run).parent / "inbox")
         self._told: dict[str, str] = {}
+        # OpenFL counts the round up before there is anything to serve in it.
+        self._turn = threading.RLock()
         self._average_names: frozenset[str] = frozenset()
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
             stray.unlink()
@@ -120,12 +122,9 @@ class Aggregator(OpenFLAggregator):
         self._status.heard(collaborator_name)
         if collaborator_name in self._told:
             raise ValueError(self._told.pop(collaborator_name))
-        while True:
-            begun = self.round_number
+        with self._turn:
             tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
-            # Another thread may end the round meanwhile: the tasks of one with the next's number.
-            if self.round_number == begun:
-                return tasks, round_, min(sleep, self._poll_seconds), quits
+        return tasks, round_, min(sleep, self._poll_seconds), quits
 
     def get_aggregated_tensor(
         self,
@@ -141,29 +140,35 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: There is no such bucket. OpenFL would wait a minute for it.
         """
+        with self._turn:
+            tensor = self._tensor(
+                TensorKey(tensor_name, self.uuid, round_number, report, tags), requested_by
+            )
+        self._status.heard(requested_by, down=tensor.ByteSize())
+        return tensor
+
+    def _tensor(self, key: TensorKey, requested_by: str) -> Any:
+        name, _, round_number, report, tags = key
         held = held_digest(set(tags))
         others = set(tags) - {"compressed", held_tag(held or "")}
         of_model = not report and others == {"model"} and round_number == self.round_number
-        if of_model and tensor_name in self._broadcast.names:
-            frame = self._broadcast.frame(tensor_name, held)
-            key = TensorKey(tensor_name, self.uuid, round_number, report, ("model",))
-            tensor = self._nparray_to_named_tensor(
-                key, frame, send_model_deltas=False, compress_lossless=True
+        if of_model and name in self._broadcast.names:
+            return self._nparray_to_named_tensor(
+                TensorKey(name, self.uuid, round_number, report, ("model",)),
+                self._broadcast.frame(name, held),
+                send_model_deltas=False,
+                compress_lossless=True,
             )
-        elif of_model and tensor_name in self._average_names:
-            tensor = super().get_aggregated_tensor(
-                tensor_name, round_number, report, ("model",), require_lossless, requested_by
+        if of_model and name in self._average_names:
+            return super().get_aggregated_tensor(
+                name, round_number, report, ("model",), True, requested_by
             )
-        else:
-            reason = (
-                f"{requested_by!r} asks for tensor {tensor_name[:80]!r} of round "
-                f"{round_number + 1}, expected a bucket of the model of round "
-                f"{self.round_number + 1}"
-            )
-            logger.error("Refused: %s", reason)
-            raise ValueError(reason)
-        self._status.heard(requested_by, down=tensor.ByteSize())
-        return tensor
+        reason = (
+            f"{requested_by!r} asks for tensor {name[:80]!r} of round {round_number + 1}, expected "
+            f"a bucket of the model of round {self.round_number + 1}"
+        )
+        logger.error("Refused: %s", reason)
+        raise ValueError(reason)
 
     def valid_collaborator_cn_and_id(
         self, cert_common_name: str, collaborator_common_name: str
@@ -337,13 +342,14 @@ class Aggregator(OpenFLAggregator):
 
     def _end_of_round_check(self) -> None:
         """Join, or measure the end; then begin the next round."""
-        if self.round_number == self._rounds:
-            self._finish_run()
-        elif self._refuse_outliers():
-            return
-        self._keep_common_metrics()
-        super()._end_of_round_check()
-        self._begin_round()
+        with self._turn:
+            if self.round_number == self._rounds:
+                self._finish_run()
+            elif self._refuse_outliers():
+                return
+            self._keep_common_metrics()
+            super()._end_of_round_check()
+            self._begin_round()
 
     def _keep_common_metrics(self) -> None:
         """Leave to OpenFL what all sites have measured: it fails where one has a metric more."""
