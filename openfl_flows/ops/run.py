@@ -173,6 +173,12 @@ class RunDirectory:
         return len(self.record["rounds"])
 
     @property
+    def digest_before(self) -> str:
+        """Digest of the model that the last whole round began with; "" before the first."""
+        known = [self.record["initial"], *self.record["rounds"]]
+        return str(known[-2]["digest"]) if len(known) > 1 else ""
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.record["status"] == "finished")

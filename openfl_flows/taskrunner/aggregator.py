@@ -58,6 +58,9 @@ class Aggregator(OpenFLAggregator):
         federation_uuid: OpenFL's, which holds 32 bits of the plan's hash.
         settings: All else goes to OpenFL's aggregator.
 
+    Attributes:
+        status: What the operator sees.
+
     Raises:
         ValueError: The plan is not safe, or the run directory is damaged or of another run.
     """
@@ -93,7 +96,7 @@ class Aggregator(OpenFLAggregator):
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
             stray.unlink()
         super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
-        self._status = Status(
+        self.status = Status(
             Path(run).parent / "status.json",
             sites=self.authorized_cols,
             rounds=self._rounds,
@@ -101,11 +104,6 @@ class Aggregator(OpenFLAggregator):
             stall_seconds=stall_seconds,
         )
         self._begin_round()
-
-    @property
-    def status(self) -> Status:
-        """What the operator sees."""
-        return self._status
 
     @property
     def run(self) -> RunDirectory:
@@ -119,7 +117,7 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: The site's last update was refused.
         """
-        self._status.heard(collaborator_name)
+        self.status.heard(collaborator_name)
         if collaborator_name in self._told:
             raise ValueError(self._told.pop(collaborator_name))
         with self._turn:
@@ -140,11 +138,10 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: There is no such bucket. OpenFL would wait a minute for it.
         """
+        key = TensorKey(tensor_name, self.uuid, round_number, report, tags)
         with self._turn:
-            tensor = self._tensor(
-                TensorKey(tensor_name, self.uuid, round_number, report, tags), requested_by
-            )
-        self._status.heard(requested_by, down=tensor.ByteSize())
+            tensor = self._tensor(key, requested_by)
+        self.status.heard(requested_by, down=tensor.ByteSize())
         return tensor
 
     def _tensor(self, key: TensorKey, requested_by: str) -> Any:
@@ -198,14 +195,14 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: It is refused; the message says why.
         """
-        self._status.heard(collaborator_name, up=sum(t.ByteSize() for t in named_tensors))
+        self.status.heard(collaborator_name, up=sum(t.ByteSize() for t in named_tensors))
         tasks = self.assigner.get_all_tasks_for_round(round_number)
         if task_name not in tasks or not 0 <= round_number <= min(self.round_number, self._rounds):
             reason = (
                 f"result of {collaborator_name!r} for {task_name[:80]!r} of round "
                 f"{round_number + 1} refused: expected a task of round {self.round_number + 1}"
             )
-            self._status.refused(collaborator_name, reason)
+            self.status.refused(collaborator_name, reason)
             raise ValueError(reason)
         # A site that was cut off from the answer sends again.
         if round_number < self.round_number or self._collaborator_task_completed(
@@ -226,7 +223,7 @@ class Aggregator(OpenFLAggregator):
                 )
             self._admit(result)
         except ValueError as error:
-            self._status.refused(collaborator_name, str(error))
+            self.status.refused(collaborator_name, str(error))
             raise
         try:
             self._take(self._inbox.put(round_number, result))
@@ -278,13 +275,14 @@ class Aggregator(OpenFLAggregator):
             self.run.round,
             codec=self._compression.codec,
             fragments=self._fragments,
+            before=self.run.digest_before,
             step=self.run.frames(),
         )
         if self.round_number == self._rounds and (average := self.run.average()) is not None:
             self._serve_average(average)
         seconds = [record["seconds"] for record in self.run.record["rounds"]]
         tasks = self.assigner.get_all_tasks_for_round(self.round_number)
-        self._status.begin(self.round_number + 1, tasks, seconds)
+        self.status.begin(self.round_number + 1, tasks, seconds)
         round_number = self.round_number
         for result in list(self._inbox.results(round_number)):
             if result.site not in self.authorized_cols or round_number != self.round_number:
@@ -336,7 +334,7 @@ class Aggregator(OpenFLAggregator):
         self.collaborator_tasks_results[task] = [
             key for key in tensors if not _OURS.isdisjoint(key.tags)
         ]
-        self._status.done(result.site, result.task)
+        self.status.done(result.site, result.task)
         self._is_collaborator_done(result.site, self.round_number)
         self._end_of_round_with_stragglers_check()
 
@@ -371,7 +369,7 @@ class Aggregator(OpenFLAggregator):
 
     def _take_back(self, site: str, reason: str) -> None:
         """Undo the taking of an update; its site is told when it calls next."""
-        self._status.refused(site, reason)
+        self.status.refused(site, reason)
         self._told[site] = reason
         self._proportion.forget(site)
         for task in (TRAINED, VALIDATED):
@@ -414,7 +412,7 @@ class Aggregator(OpenFLAggregator):
 
     def _finish_serving(self) -> None:
         """Tell every site that asks that it is over; do not wait for ever for one that is gone."""
-        self._status.write("finished")
+        self.status.write("finished")
         grace = threading.Timer(
             self._grace_seconds, self.quit_job_sent_to.extend, [self.authorized_cols]
         )

@@ -7,15 +7,15 @@ it is. So a site that was away is served too, and the initial model, which every
 itself, is never sent.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from openfl_flows.codecs.base import Codec
 from openfl_flows.codecs.exchange import AGGREGATOR, Passage
-from openfl_flows.codecs.frame import HEADER_BYTES, Header, read_header, write_frame
+from openfl_flows.codecs.frame import HEADER_BYTES, Header, write_frame
 from openfl_flows.codecs.recipes import AS_IT_IS
+from openfl_flows.ops.rounds import NOTHING
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.wire import bucket_names, fragment_due, fragment_specs, to_fragments
 
@@ -43,11 +43,19 @@ class Broadcast:
         round_: The round that made it; 0 for the initial one.
         codec: Of the plan.
         fragments: Parts of the model, of which each round synchronises one.
-        step: The frames that make it of the one before, in order; none if they are not known.
+        before: Digest of the model that the round began with; "" where there was no round.
+        step: The frames that make the model of that one, in order; none under the exact codec.
     """
 
     def __init__(
-        self, model: State, round_: int, *, codec: Codec, fragments: int, step: State
+        self,
+        model: State,
+        round_: int,
+        *,
+        codec: Codec,
+        fragments: int,
+        before: str = "",
+        step: State = NOTHING,
     ) -> None:
         self._digest = model.digest()
         self._round, self._codec = round_, codec
@@ -55,13 +63,10 @@ class Broadcast:
         self._buckets = to_fragments(model, fragments)
         prefix, self._due = fragment_due(model.spec, fragments, round_ + 1)
         self._due_names = bucket_names(self._due, prefix)
-        self._step: Mapping[str, Array] = {}
-        self._before = ""
-        if step:
-            frames = list(step.values())
-            self._before = read_header(frames[0]).reference
-            prefix, spec = fragment_due(model.spec, fragments, round_)
-            self._step = dict(zip(bucket_names(spec, prefix), frames, strict=True))
+        self._before = before
+        prefix, spec = fragment_due(model.spec, fragments, round_)
+        self._moved = bucket_names(spec, prefix)
+        self._step = dict(zip(self._moved, step.values(), strict=False))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,10 +104,10 @@ class Broadcast:
         passage, part = self._passages[name]
         if held is not None and held == self._digest:
             return _nothing(replace(passage.header(part), reference=held, result=held))
-        if self._step and held == self._before:
-            if name in self._step:
-                return self._step[name]
+        if held is not None and held == self._before and name not in self._moved:
             return _nothing(replace(passage.header(part), reference=held, result=self._digest))
+        if held is not None and held == self._before and name in self._step:
+            return self._step[name]
         whole = replace(passage, reference="", result=self._digest, codec=AS_IT_IS.codec)
         payload = self._buckets[name].view(np.uint8)
         return write_frame(whole.header(part), payload, compress=False)

@@ -179,8 +179,11 @@ def kill_at(out: Path, parties: dict[str, Party], moment: Moment, *names: str) -
 
 @pytest.mark.parametrize(
     "plan",
-    [PLAN, PLANS["fragments"], pytest.param(PLANS["fedavg"], marks=pytest.mark.slow)],
-    ids=["ema", "fragments", "fedavg"],
+    [
+        PLANS["fragments"],
+        *(pytest.param(PLANS[n], marks=pytest.mark.slow) for n in list(PLANS)[:2]),
+    ],
+    ids=["fragments", *list(PLANS)[:2]],
 )
 def test_parties_killed_again_and_again_end_as_if_never_killed(federation, whole, plan) -> None:
     reference, out = whole(*plan), federation(*plan)

@@ -112,7 +112,10 @@ def extra(name: str, *tags: str, report: bool = False) -> Callable[[Tensors], No
 BAD_UPDATES: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "a bucket missing": (without("trained"), "it misses tensor 'bucket-0000'"),
     "a tensor more": (extra("more", "trained"), "it has an unexpected tensor 'more'"),
-    "another shape": (on_bucket(lambda array: array[:-1]), "declares 28 bytes of values, expected 32"),
+    "another shape": (
+        on_bucket(lambda array: array[:-1]),
+        "declares 28 bytes of values, expected 32",
+    ),
     "another type": (on_header(dtype="float64"), "frame 1 of 1 holds float64, expected float32"),
     "no frame": (on_frame(lambda frame: frame.view("f4")), "is an array of float32"),
     "half a frame": (on_frame(lambda frame: frame[:-1]), "frame 1 of 1"),

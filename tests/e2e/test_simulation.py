@@ -16,6 +16,7 @@ import torch
 
 from openfl_flows.baselines import train_centralized
 from openfl_flows.codecs.exchange import exact_bytes
+from openfl_flows.codecs.recipes import build_compression
 from openfl_flows.experiment import Runtime
 from openfl_flows.flows.simulation import simulate
 from openfl_flows.joins.base import Join, Updates, screened
@@ -73,11 +74,12 @@ def test_learners_kept_or_restored_give_the_same_bits(tmp_path: Path, resident: 
     assert digests(run(ToyTask(sites=SITES), tmp_path / "b", runtime=runtime)) == digests(kept)
 
 
-@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_gives_the_bits_of_a_single_process(tmp_path: Path, actors: int) -> None:
     runtime = Runtime(backend="ray", ray_actors=actors, quiet=True)
-    single = run(digress(), tmp_path / "single")
-    assert digests(run(digress(), tmp_path / "ray", runtime=runtime)) == digests(single)
+    int2 = {"compression": build_compression("int2")}
+    single = run(digress(), tmp_path / "single", **int2)
+    assert digests(run(digress(), tmp_path / "ray", runtime=runtime, **int2)) == digests(single)
 
 
 @pytest.mark.parametrize("task", [ToyTask(sites=("site-1",)), digress(("site-1",))])

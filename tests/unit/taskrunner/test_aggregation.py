@@ -18,7 +18,6 @@ from openfl_flows.learners.base import Budget
 from openfl_flows.learners.site import release_learners
 from openfl_flows.learners.toy import ToyTask
 from openfl_flows.ops.run import RunDirectory
-from openfl_flows.state import State
 from openfl_flows.taskrunner.aggregation import JoinAggregation
 from openfl_flows.taskrunner.broadcast import Broadcast, held_digest
 from openfl_flows.taskrunner.loader import SiteData
@@ -100,7 +99,7 @@ def take_part(aggregator: Aggregator, site: str, runner: LearnerTaskRunner, roun
             metadata = [{"int_list": list(m.int_list)} for m in message.transformer_metadata]
             buckets[name] = ExactPipeline().backward(message.data_bytes, metadata)
         model = from_buckets(buckets, initial.spec, {})
-        broadcast = Broadcast(model, round_, codec=EXACT, fragments=1, step=State({}))
+        broadcast = Broadcast(model, round_, codec=EXACT, fragments=1)
         frames = {
             key.tensor_name: broadcast.frame(key.tensor_name, held_digest(set(key.tags)))
             for key in runner.get_required_tensorkeys_for_function(task)

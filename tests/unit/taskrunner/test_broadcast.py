@@ -31,8 +31,17 @@ def step(before: State, seed: int, round_: int, fragments: int) -> tuple[State, 
     return before.with_arrays(sent.arrives), frames
 
 
-def broadcast(made: State, round_: int, frames: State, fragments: int = 1) -> Broadcast:
-    return Broadcast(made, round_, codec=INT4.codec, fragments=fragments, step=frames)
+def broadcast(
+    made: State, round_: int, frames: State, fragments: int = 1, before: State | None = None
+) -> Broadcast:
+    return Broadcast(
+        made,
+        round_,
+        codec=INT4.codec,
+        fragments=fragments,
+        before="" if before is None else before.digest(),
+        step=frames,
+    )
 
 
 def site(folder: Path, fragments: int = 1) -> HeldModel:
@@ -55,8 +64,9 @@ def test_a_site_follows_round_by_round(tmp_path, fragments):
     assert set(codecs(ask(held, served))) == {HELD}
     assert held.take(ask(held, served), 1) == now
     for round_ in range(1, 5):
+        before = now
         now, frames = step(now, round_, round_, fragments)
-        served = broadcast(now, round_, frames, fragments)
+        served = broadcast(now, round_, frames, fragments, before)
         found = ask(held, served)
         assert codecs(found).count("int4") == 1
         assert held.take(found, round_ + 1) == now
@@ -70,7 +80,7 @@ def test_a_site_that_was_away_gets_all_of_it(tmp_path):
     held = site(tmp_path)
     one, frames = step(model(0), 1, 1, 1)
     two, frames = step(one, 2, 2, 1)
-    found = ask(held, broadcast(two, 2, frames))
+    found = ask(held, broadcast(two, 2, frames, before=one))
     assert set(codecs(found)) == {"identity"}
     assert held.take(found, 3) == two
     # The aggregator may have lost the frames, or the site its model.
@@ -80,10 +90,23 @@ def test_a_site_that_was_away_gets_all_of_it(tmp_path):
     assert held.take(ask(held, broadcast(two, 2, State({}))), 3) == two
 
 
+def test_as_it_is_too_only_what_moved_travels(tmp_path):
+    exact = build_compression("identity").codec
+    held = HeldModel(tmp_path / "global.safetensors", model(0), codec=exact, fragments=2)
+    due = fragment(model(1), synchronised(model(0).spec, 2, 1))
+    now = model(0).with_arrays(due)
+    served = Broadcast(now, 1, codec=exact, fragments=2, before=model(0).digest())
+    found = ask(held, served)
+    assert {name for name in found if found[name].nbytes > HEADER_BYTES} == {
+        name for name in found if name.startswith("fragment-0/")
+    }
+    assert held.take(found, 2) == now
+
+
 def test_frames_of_another_round_model_or_sender_are_refused(tmp_path):
     held = site(tmp_path)
     made, frames = step(model(0), 1, 1, 1)
-    served = broadcast(made, 1, frames)
+    served = broadcast(made, 1, frames, before=model(0))
     good = ask(held, served)
     with pytest.raises(ValueError, match=r"model of 'aggregator' refused: .* is of round 1, expec"):
         held.take(good, 9)
