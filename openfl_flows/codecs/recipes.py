@@ -35,10 +35,12 @@ def int8(
     return Compression(codec=_blocks("int8", 8, rounding, block), error_feedback=error_feedback)
 
 
-def int4(
-    *, rounding: str = "nearest", block: int = 64, error_feedback: bool = False
-) -> Compression:
-    """Integers of 4 bits: 0.531 bytes a value at the default block, less once compressed."""
+def int4(*, rounding: str = "nearest", block: int = 64, error_feedback: bool = True) -> Compression:
+    """Integers of 4 bits: 0.531 bytes a value at the default block, less once compressed.
+
+    Without error feedback each sync adds about a tenth of its step as noise, which shows where
+    steps are large.
+    """
     return Compression(codec=_blocks("int4", 4, rounding, block), error_feedback=error_feedback)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report.html import write_report
 from openfl_flows.report.molecules import chain_frames, filmstrip_png, gif_bytes, grid_png
 from openfl_flows.state import State

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.rounds import Checkpoint
+from openfl_flows.ops.run import RunDirectory
 from openfl_flows.report.html import write_report
 from openfl_flows.state import State
 from tests.e2e.test_report_browser import CHROMIUM, QUIET, console
