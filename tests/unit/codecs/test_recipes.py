@@ -25,7 +25,7 @@ def test_the_plan_names_every_codec():
 
 def test_what_loses_most_remembers_it():
     remembers = {name for name in COMPRESSIONS if build_compression(name).error_feedback}
-    assert remembers == {"int2", "topk"}
+    assert remembers == {"int4", "int2", "topk"}
     assert not build_compression("int2", error_feedback=False).error_feedback
     assert build_compression("bf16", error_feedback=True).error_feedback
 
