@@ -26,6 +26,7 @@ bench: $(READY)
 	  || exit 1; done; done
 	$(VENV)/bin/python -W ignore -m tests.bench.digress --preset small --kernels native --precision bfloat16
 	$(VENV)/bin/python -m tests.bench.memory
+	$(VENV)/bin/python -m tests.bench.codecs
 
 # Federations at size, with OpenFL's own classes beside them: a quarter of an hour or more.
 bench-federation: $(READY)

@@ -130,9 +130,11 @@ def encode(
         sender=sender, round=round_, spec=state.spec, reference=model.digest(),
         codec=compression.codec,
     )  # fmt: skip
-    before = State({name: model[name] for name in state})
+    buckets = pack(state)
+    # What is sent as it is needs no second model in memory.
+    before = buckets if compression.codec.exact else pack(State({n: model[n] for n in state}))
     payloads, arrives, left = [], [], {}
-    for part, (values, reference) in enumerate(zip(pack(state), pack(before), strict=True)):
+    for part, (values, reference) in enumerate(zip(buckets, before, strict=True)):
         key = f"bucket-{part:04d}"
         if passage.codec_of(part).exact:
             payload, decoded = values.view(np.uint8), values

@@ -216,6 +216,7 @@ def _aggregator(phases: Phases, folder: Path, sites: int = 5, join: str = "fedav
         return Contribution(
             update=Update(site=name, state=state, num_samples=80, num_steps=10),
             received={}, trained={"loss": Mean(1.0, 1)}, validated={}, seconds={}, peak_rss_bytes=0,
+            frames_bytes=state.nbytes,
         )  # fmt: skip
 
     first = map_state(folder / "global.safetensors")
