@@ -1,4 +1,6 @@
-"""What codecs cost in quality, on small models of all three kinds: ``python -m tests.bench.codec_quality``.
+"""What codecs cost in quality, on small models of all three kinds.
+
+``python -m tests.bench.codec_quality [digress] [esm] [openfold3]``, an hour or more for all.
 
 Simulated federations of equal seeds, which differ in the codec alone, against the same with values
 as they are: the difference of the last validation in percent, its mean over seeds, and the 95 %
@@ -39,9 +41,9 @@ MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "openfold3": (
         "loss",
         (
-            "experiment=of3_demo", "federation.steps=4", "federation.rounds=8",
+            "experiment=of3_demo", "federation.steps=4", "federation.rounds=4",
             "model.network.diffusion_samples=2", "model.training.crops.tokens=16",
-            "model.training.optimization.warmup_steps=1", "model.training.validation_crops=8",
+            "model.training.optimization.warmup_steps=1", "model.training.validation_crops=3",
             "model.training.validation_rollouts=0", "model.training.test_rollouts=0",
             "model.predictions=0",
         ),
