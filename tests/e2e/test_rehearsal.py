@@ -73,9 +73,9 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
     ("plan", "rounds", "start"),
     [
         ((*TOY, "join=fedavg"), 3, launch_fx),
-        ((*TOY, "ema=at_sync"), 3, launch),
+        pytest.param((*TOY, "ema=at_sync"), 3, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "ema=at_sync", "codec=int4"), 2, launch_fx),
-        ((*DIGRESS, "join=fedavg"), 2, launch),
+        pytest.param((*DIGRESS, "join=fedavg"), 2, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS), 4, launch),
         pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=COMPILED),
         (OPENFOLD3, 2, launch),
