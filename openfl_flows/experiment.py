@@ -25,7 +25,6 @@ _NAMES = frozenset(
 )
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
 _MAY_HAVE = frozenset({"validate", "tested", "samples", "link", "secure_aggregation", "streaming"})
-_IDENTITY = {"name": "identity"}
 Validate = Literal["model", "average"]
 
 
@@ -181,14 +180,20 @@ class Experiment:
         return state
 
 
+def codec_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Name and options of the codec: values travel as they are where a plan names none."""
+    codec: Mapping[str, Any] = config.get("codec") or {"name": "identity"}
+    return codec
+
+
 def traffic_of(config: Mapping[str, Any]) -> tuple[Compression, Streaming]:
     """How models travel, which an aggregator needs to know, who knows nothing else of a model.
 
     Raises:
         ValueError: ``codec`` or ``federation.streaming`` cannot be used.
     """
-    compression = _built("codec", build_compression, config.get("codec", _IDENTITY))
-    streaming = config["federation"].get("streaming") or {}
+    compression = _built("codec", build_compression, codec_of(config))
+    streaming = config.get("federation", {}).get("streaming") or {}
     return compression, check("federation.streaming", Streaming, streaming)
 
 

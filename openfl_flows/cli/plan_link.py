@@ -70,6 +70,7 @@ def add_plan_link(commands: Any) -> None:
 
 
 def _plan_link(options: argparse.Namespace) -> None:
+    from openfl_flows.experiment import codec_of, traffic_of
     from openfl_flows.ops.link_plan import choices, predict
     from openfl_flows.ops.run import RunDirectory
     from openfl_flows.report.link_advice import plan_record, plan_text
@@ -78,12 +79,12 @@ def _plan_link(options: argparse.Namespace) -> None:
     run = RunDirectory.open(options.measured) if options.measured is not None else None
     config = compose(options.words) if run is None or options.words else run.record["config"]
     load, codecs = _load(config, options, run), _codecs(config, run)
-    streaming = config["federation"].get("streaming") or {}
+    _, streaming = traffic_of(config)
     planned = predict(
         load,
-        codecs[_codec_of(config)["name"]],
-        fragments=streaming.get("fragments") or 1,
-        delay=streaming.get("delay") or 0,
+        codecs[codec_of(config)["name"]],
+        fragments=streaming.fragments,
+        delay=streaming.delay,
     )
     all_ = list(choices(load, list(codecs.values()), MULTIPLES, FRAGMENTS))
     if options.json:
@@ -224,18 +225,19 @@ def _codecs(config: Mapping[str, Any], run: "RunDirectory | None") -> dict[str, 
     from omegaconf import OmegaConf
 
     from openfl_flows.codecs.recipes import build_compression
+    from openfl_flows.experiment import codec_of
     from openfl_flows.ops.link_plan import measure_codec
 
     files = sorted((plan_folder() / "codec").glob("*.yaml"))
     options = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
     by_name = {str(one["name"]): one for one in options if isinstance(one, dict)}
-    by_name[_codec_of(config)["name"]] = dict(_codec_of(config))
+    by_name[codec_of(config)["name"]] = dict(codec_of(config))
     costs = {
         name: measure_codec(build_compression(**{str(key): value for key, value in one.items()}))
         for name, one in by_name.items()
     }
     if run is not None and run.round:
-        used = _codec_of(run.record["config"])
+        used = codec_of(run.record["config"])
         if by_name.get(used["name"]) == used:
             costs[used["name"]] = _measured_codec(costs[used["name"]], run)
     return costs
@@ -266,14 +268,10 @@ def _join_seconds(run: "RunDirectory") -> float:
     return median(spent) * _fragments(run.record["config"]) if spent else 0.0
 
 
-def _codec_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    codec: Mapping[str, Any] = config.get("codec") or {"name": "identity"}
-    return codec
-
-
 def _fragments(config: Mapping[str, Any]) -> int:
-    streaming = config.get("federation", {}).get("streaming") or {}
-    return int(streaming.get("fragments") or 1)
+    from openfl_flows.experiment import traffic_of
+
+    return traffic_of(config)[1].fragments
 
 
 def _count(text: str) -> int:

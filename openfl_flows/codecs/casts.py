@@ -4,7 +4,7 @@ All numbers travel little-endian. numpy has no bfloat16: it is the upper half of
 here as uint16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -102,23 +102,7 @@ def bf16() -> Codec:
 
     What lies beyond the largest bfloat16, 3.3895e38, becomes it.
     """
-
-    def encode(values: Array, seed: int) -> Array:
-        payload = np.empty(values.size, "<u2")
-        for piece in pieces(values.size):
-            check_finite(values[piece])
-            payload[piece] = to_bf16(values[piece])
-        return payload.view(np.uint8)
-
-    def decode(payload: Array, n: int) -> Array:
-        check_size("bf16", payload, 2 * n, n)
-        values = np.empty(n, np.float32)
-        for piece in pieces(n):
-            values[piece] = from_bf16(_halves(payload, piece, "<u2"))
-            check_finite(values[piece])
-        return values
-
-    return Codec("bf16", False, False, lambda n: 2 * n, encode, decode)
+    return _of_two_bytes("bf16", to_bf16, lambda bits, out: np.copyto(out, from_bf16(bits)))
 
 
 def fp16() -> Codec:
@@ -127,24 +111,34 @@ def fp16() -> Codec:
     Relative error at most 2**-11 above 6.1e-5, absolute error at most 2**-25 below it: what is
     smaller than 3e-8 becomes zero. A value that rounds beyond 65504 is refused, not saturated.
     """
+    return _of_two_bytes(
+        "fp16", _to_fp16, lambda bits, out: _every_half().take(bits, out=out, mode="clip")
+    )
+
+
+def _of_two_bytes(
+    name: str, to_bits: Callable[[Array], Array], read_bits: Callable[[Array, Array], object]
+) -> Codec:
+    """A codec of 16 bits a value: those of values, and values into an array from theirs."""
 
     def encode(values: Array, seed: int) -> Array:
         payload = np.empty(values.size, "<u2")
         for piece in pieces(values.size):
             check_finite(values[piece])
-            payload[piece] = _to_fp16(values[piece])
+            payload[piece] = to_bits(values[piece])
         return payload.view(np.uint8)
 
     def decode(payload: Array, n: int) -> Array:
-        check_size("fp16", payload, 2 * n, n)
-        halves = _every_half()
+        check_size(name, payload, 2 * n, n)
         values = np.empty(n, np.float32)
         for piece in pieces(n):
-            halves.take(_halves(payload, piece, "<u2"), out=values[piece], mode="clip")
+            # A payload may lie at an odd address of its frame.
+            bits = payload[2 * piece.start : 2 * piece.stop].copy().view("<u2")
+            read_bits(bits, values[piece])
             check_finite(values[piece])
         return values
 
-    return Codec("fp16", False, False, lambda n: 2 * n, encode, decode)
+    return Codec(name, False, False, lambda n: 2 * n, encode, decode)
 
 
 @cache
@@ -178,9 +172,3 @@ def _to_fp16(values: Array) -> Array:
         raise ValueError(f"{np.abs(values).max()} is beyond fp16, expected at most 65504")
     rounded |= bits >> 16 & 0x8000
     return rounded
-
-
-def _halves(payload: Array, piece: slice, dtype: str) -> Array:
-    # A payload may lie at an odd address of its frame.
-    halves: Array = payload[2 * piece.start : 2 * piece.stop].copy().view(dtype)
-    return halves

@@ -21,7 +21,7 @@ from openfl_flows.codecs.frame import (
     refusal,
     write_frame,
 )
-from openfl_flows.codecs.recipes import AS_IT_IS
+from openfl_flows.codecs.recipes import EXACT
 from openfl_flows.seeds import derived_seed
 from openfl_flows.state import Array, Spec, State, bucket_forms, pack, unpack
 
@@ -63,7 +63,7 @@ class Passage:
 
     def codec_of(self, part: int) -> Codec:
         """The codec of one bucket: integers go as they are."""
-        return self.codec if np.dtype(self._forms[part][0]).kind == "f" else AS_IT_IS.codec
+        return self.codec if np.dtype(self._forms[part][0]).kind == "f" else EXACT
 
     def header(self, part: int) -> Header:
         """The header that a frame must have."""
@@ -149,10 +149,13 @@ def encode(
         payloads.append(payload)
         arrives.append(decoded)
     arrived = unpack(arrives, state.spec)
-    if sender == AGGREGATOR:
-        passage = replace(passage, result=model.with_arrays(arrived).digest())
+    result = model.with_arrays(arrived).digest() if sender == AGGREGATOR else ""
     frames = [
-        write_frame(passage.header(part), payload, compress=passage.codec_of(part).compress)
+        write_frame(
+            replace(passage.header(part), result=result),
+            payload,
+            compress=passage.codec_of(part).compress,
+        )
         for part, payload in enumerate(payloads)
     ]
     return Encoded(frames, arrived, State(left))

@@ -15,7 +15,7 @@ MAX_FRACTION = 0.5
 
 def identity() -> Compression:
     """The values themselves."""
-    return Compression(codec=casts.identity())
+    return AS_IT_IS
 
 
 def bf16(*, error_feedback: bool = False) -> Compression:
@@ -59,10 +59,7 @@ def topk(*, fraction: float = 0.03, error_feedback: bool = True) -> Compression:
 EXACT: Codec = casts.identity()
 """What integers travel by, whatever the floating point values do."""
 
-AS_IT_IS: Compression = identity()
-"""No compression."""
-
-AS_IT_IS = identity()
+AS_IT_IS = Compression(codec=EXACT)
 """What holds where nobody asks for a codec."""
 
 COMPRESSIONS: Mapping[str, Callable[..., Compression]] = {

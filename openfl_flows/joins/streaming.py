@@ -45,18 +45,6 @@ def split(spec: Spec, fragments: int) -> tuple[Names, ...]:
     return tuple(tuple(sorted(part)) for part in parts)
 
 
-def fragment_bytes(spec: Spec, fragments: int) -> tuple[int, ...]:
-    """Bytes of each fragment, as :func:`split` makes them."""
-    size = {tensor.name: _num_bytes(tensor) for tensor in spec}
-    return tuple(sum(size[name] for name in names) for names in split(spec, fragments))
-
-
-def imbalance(spec: Spec, fragments: int) -> float:
-    """The largest fragment's bytes over the mean fragment's: 1 where all rounds are alike."""
-    sizes = fragment_bytes(spec, fragments)
-    return max(sizes) * fragments / max(1, sum(sizes))
-
-
 def synchronised(spec: Spec, fragments: int, round_: int) -> Names:
     """The names of the tensors that ``round_`` synchronises; of round 0, before all, none."""
     return split(spec, fragments)[(round_ - 1) % fragments] if round_ > 0 else ()
@@ -65,6 +53,13 @@ def synchronised(spec: Spec, fragments: int, round_: int) -> Names:
 def fragment(state: State, names: Names) -> State:
     """Some travelling tensors of a model."""
     return State({name: state[name] for name in names})
+
+
+def due(state: State, fragments: int, round_: int) -> State:
+    """What of a model a round synchronises: all of it, or its fragment."""
+    if fragments == 1:
+        return state
+    return fragment(state, synchronised(state.spec, fragments, round_))
 
 
 def streaming(join: Join, fragments: int) -> Join:

@@ -19,7 +19,14 @@ from openfl_flows.joins.ema import Ema
 from openfl_flows.joins.streaming import synchronised
 from openfl_flows.learners.average import SiteAverage
 from openfl_flows.learners.base import Budget, Learner, LocalState, TrainReport
-from openfl_flows.learners.fragments import PLAIN, Begun, Streaming, ahead, finish
+from openfl_flows.learners.fragments import (
+    PLAIN,
+    Begun,
+    Streaming,
+    ahead,
+    finish,
+    train_round,
+)
 from openfl_flows.learners.uplink import Uplink
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.torch_files import load_whole
@@ -114,15 +121,14 @@ class Site:
         if self._streaming.plain:
             learner.receive(model)
             return learner.train(self._budget, progress)
-        if self._ahead is not None and self._ahead[0] == round_:
-            begun, self.ahead_seconds = self._ahead[1].result()
-        else:
-            self.ahead_seconds = 0.0
-            local = self._trained(round_ - 1) or model
-            begun = ahead(learner, local, self._streaming, self._budget, progress)
-        self._ahead = None
         synced = synchronised(model.spec, self._streaming.fragments, round_ - 1)
-        return finish(learner, begun, model, synced, self._streaming, self._budget, progress)
+        how = self._streaming, self._budget, progress
+        started, self._ahead, self.ahead_seconds = self._ahead, None, 0.0
+        if started is None or started[0] != round_:
+            local = self._trained(round_ - 1) or model
+            return train_round(learner, local, model, synced, *how)
+        begun, self.ahead_seconds = started[1].result()
+        return finish(learner, begun, model, synced, *how)
 
     def train_ahead(self, round_: int) -> None:
         """Begin ``round_`` in the background, with the steps that wait for nothing.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from openfl_flows.codecs.base import Compression
 from openfl_flows.codecs.exchange import Encoded, encode, exact_bytes, frames_digest
-from openfl_flows.joins.streaming import fragment, synchronised
+from openfl_flows.joins.streaming import due
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import State
 
@@ -66,7 +66,7 @@ class Uplink:
         of_fragment = [r for r in rounds if (r - round_) % self._fragments == 0]
         before = max((r for r in of_fragment if r < round_), default=None)
         encoded = encode(
-            self._update(trained, round_),
+            due(trained, self._fragments, round_),
             model,
             self._compression,
             sender=self._site,
@@ -91,21 +91,16 @@ class Uplink:
         Raises:
             ValueError: As for :meth:`encode`.
         """
+        update = due(trained, self._fragments, round_)
         if self._compression.codec.exact:
-            update = self._update(trained, round_)
             return Delivery(update, exact_bytes(update.travelling()), "", 0.0)
         began = time.monotonic()
         encoded = self.encode(trained, model, round_)
         seconds = time.monotonic() - began
         file = self._folder / "delivered.safetensors"
-        save_state(file, self._update(trained, round_).with_arrays(encoded.arrives))
+        save_state(file, update.with_arrays(encoded.arrives))
         size = sum(frame.nbytes for frame in encoded.frames)
         return Delivery(map_state(file), size, frames_digest(encoded.frames), seconds)
-
-    def _update(self, trained: State, round_: int) -> State:
-        if self._fragments == 1:
-            return trained
-        return fragment(trained, synchronised(trained.spec, self._fragments, round_))
 
     def _file(self, round_: int) -> Path:
         return self._folder / f"residual-{round_:05d}.safetensors"

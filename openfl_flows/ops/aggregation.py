@@ -10,7 +10,7 @@ from openfl_flows.codecs.exchange import AGGREGATOR, encode, exact_bytes, frames
 from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
-from openfl_flows.joins.streaming import fragment, synchronised
+from openfl_flows.joins.streaming import due
 from openfl_flows.metrics.mean import Means, merge, values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import let_go
@@ -99,8 +99,8 @@ class Aggregation:
         sites = {c.update.site: _site_round(c) for c in reversed(contributions)}
         received = values(merge(c.received for c in reversed(contributions)))
         bytes_up = sum(c.frames_bytes for c in contributions)
-        due = self._due(model, self._run.round + 1)
-        moved = movement(due, [c.update for c in reversed(contributions)])
+        before = due(model, self._fragments, self._run.round + 1)
+        moved = movement(before, [c.update for c in reversed(contributions)])
         began = time.monotonic()
         joined, join_state = self._join.apply(model, _one_by_one(contributions), self._join_state)
         broadcast = self._broadcast(joined, model)
@@ -134,24 +134,18 @@ class Aggregation:
         self._began = time.monotonic()
         return joined
 
-    def _due(self, model: State, round_: int) -> State:
-        """What of a model a round synchronises: all of it, or a fragment."""
-        if self._fragments == 1:
-            return model
-        return fragment(model, synchronised(model.spec, self._fragments, round_))
-
     def _broadcast(self, joined: State, model: State) -> "_Broadcast":
         """What takes the joined model to sites that have ``model``, and what they make of it."""
         round_ = self._run.round + 1
-        due = self._due(joined, round_)
+        moved = due(joined, self._fragments, round_)
         if self._compression.codec.exact:
-            return _Broadcast(joined, NOTHING, NOTHING, exact_bytes(due.travelling()))
+            return _Broadcast(joined, NOTHING, NOTHING, exact_bytes(moved.travelling()))
         own = f"{(round_ - 1) % self._fragments}/"
         left = {
             name.removeprefix(own): a for name, a in self._residual.items() if name.startswith(own)
         }
         encoded = encode(
-            due, model, self._compression, sender=AGGREGATOR, round_=round_, residual=State(left)
+            moved, model, self._compression, sender=AGGREGATOR, round_=round_, residual=State(left)
         )
         others = {n: a for n, a in self._residual.items() if not n.startswith(own)}
         return _Broadcast(

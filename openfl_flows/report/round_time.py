@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from openfl_flows.experiment import traffic_of
 from openfl_flows.learners.base import Table
 from openfl_flows.ops.link import site_links
 from openfl_flows.ops.round_time import RoundTime, SiteWork, predicted_round
@@ -104,8 +105,7 @@ def predictions(record: Mapping[str, Any]) -> list[RoundTime]:
 
 def delay_of(record: Mapping[str, Any]) -> int:
     """Steps that sites take while bytes travel, as the run's plan says."""
-    streaming = record["config"].get("federation", {}).get("streaming") or {}
-    return int(streaming.get("delay") or 0)
+    return traffic_of(record["config"])[1].delay
 
 
 def slowest_site(record: Mapping[str, Any]) -> list[str]:

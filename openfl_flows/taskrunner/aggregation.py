@@ -13,7 +13,7 @@ from openfl.utilities import LocalTensor
 from openfl_flows.codecs.base import Compression
 from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.recipes import build_ema, build_join
-from openfl_flows.joins.streaming import streaming
+from openfl_flows.joins.streaming import due, streaming
 from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
 from openfl_flows.ops.run import Mode, RunDirectory, Weights
 from openfl_flows.state import Array, State
@@ -22,7 +22,7 @@ from openfl_flows.taskrunner.wire import (
     from_buckets,
     from_model_tensors,
     means_of,
-    to_fragments,
+    to_buckets,
 )
 from openfl_flows.update import Update
 
@@ -164,7 +164,9 @@ class JoinAggregation(AggregationFunction):
             self._joined = None
             sites = sorted(local.col_name for local in local_tensors)
             joined = self._join_round(list(db_iterator), sites, fl_round)
-            self._joined = fl_round, to_fragments(joined, self._fragments)
+            prefix, _ = fragment_due(joined.spec, self._fragments, fl_round + 1)
+            moved = due(joined, self._fragments, fl_round + 1)
+            self._joined = fl_round, to_buckets(moved, prefix)
         return self._joined[1][tensor_name]
 
     def _join_round(self, rows: list[Any], sites: list[str], fl_round: int) -> State:

@@ -147,7 +147,7 @@ class Aggregator(OpenFLAggregator):
     def _tensor(self, key: TensorKey, requested_by: str) -> Any:
         name, _, round_number, report, tags = key
         held = held_digest(set(tags))
-        others = set(tags) - {"compressed", held_tag(held or "")}
+        others = set(tags) - {"compressed", held_tag(held)}
         of_model = not report and others == {"model"} and round_number == self.round_number
         if of_model and name in self._broadcast.names:
             return self._nparray_to_named_tensor(

@@ -14,9 +14,9 @@ import numpy as np
 from openfl_flows.codecs.base import Codec
 from openfl_flows.codecs.exchange import AGGREGATOR, Passage
 from openfl_flows.codecs.frame import HEADER_BYTES, Header, write_frame
-from openfl_flows.codecs.recipes import AS_IT_IS
+from openfl_flows.codecs.recipes import EXACT
 from openfl_flows.ops.rounds import NOTHING
-from openfl_flows.state import Array, State
+from openfl_flows.state import Array, Spec, State
 from openfl_flows.taskrunner.wire import bucket_names, fragment_due, fragment_specs, to_fragments
 
 HELD = "held"
@@ -30,9 +30,9 @@ def held_tag(digest: str) -> str:
     return f"{_TAG}{digest}"
 
 
-def held_digest(tags: set[str]) -> str | None:
-    """The model that a site says it has; None where it says nothing of it."""
-    return next((tag.removeprefix(_TAG) for tag in tags if tag.startswith(_TAG)), None)
+def held_digest(tags: set[str]) -> str:
+    """The model that a site says it has; "" where it says nothing of it."""
+    return next((tag.removeprefix(_TAG) for tag in tags if tag.startswith(_TAG)), "")
 
 
 class Broadcast:
@@ -59,7 +59,9 @@ class Broadcast:
     ) -> None:
         self._digest = model.digest()
         self._round, self._codec = round_, codec
-        self._passages = passages(model, round_, codec=codec, fragments=fragments)
+        self._whole = passages(
+            model.spec, round_, codec=EXACT, fragments=fragments, result=self._digest
+        )
         self._buckets = to_fragments(model, fragments)
         prefix, self._due = fragment_due(model.spec, fragments, round_ + 1)
         self._due_names = bucket_names(self._due, prefix)
@@ -94,40 +96,44 @@ class Broadcast:
             codec=self._codec,
         )
 
-    def frame(self, name: str, held: str | None) -> Array:
+    def frame(self, name: str, held: str) -> Array:
         """The frame of one bucket.
 
         Args:
             name: Of the bucket.
-            held: Digest of the model that the receiver has, if any.
+            held: Digest of the model that the receiver has; "" where it has none.
         """
-        passage, part = self._passages[name]
-        if held is not None and held == self._digest:
-            return _nothing(replace(passage.header(part), reference=held, result=held))
-        if held is not None and held == self._before and name not in self._moved:
-            return _nothing(replace(passage.header(part), reference=held, result=self._digest))
-        if held is not None and held == self._before and name in self._step:
+        passage, part = self._whole[name]
+        header = passage.header(part)
+        began_with = held != "" and held == self._before
+        if held == self._digest or (began_with and name not in self._moved):
+            nothing = np.empty(0, np.uint8)
+            return write_frame(empty(replace(header, reference=held)), nothing, compress=False)
+        if began_with and name in self._step:
             return self._step[name]
-        whole = replace(passage, reference="", result=self._digest, codec=AS_IT_IS.codec)
-        payload = self._buckets[name].view(np.uint8)
-        return write_frame(whole.header(part), payload, compress=False)
+        return write_frame(header, self._buckets[name].view(np.uint8), compress=False)
 
 
 def passages(
-    model: State, round_: int, *, codec: Codec, fragments: int
+    spec: Spec, round_: int, *, codec: Codec, fragments: int, result: str, reference: str = ""
 ) -> dict[str, tuple[Passage, int]]:
-    """The passage of every bucket, by its name, and the bucket's number in it.
+    """The passage of every bucket of the aggregator's, by its name, and its number in it.
 
     Args:
-        model: Any model of the federation.
+        spec: The model's tensors.
         round_: The round that made the model that is sent.
-        codec: Of the plan.
+        codec: How it is encoded.
         fragments: Parts of the model.
+        result: Digest of the model.
+        reference: Digest of the model that changes are relative to; "" where there are none.
     """
     found = {}
-    for prefix, spec in fragment_specs(model.spec, fragments).items():
-        passage = Passage(sender=AGGREGATOR, round=round_, spec=spec, reference="", codec=codec)
-        for part, name in enumerate(bucket_names(spec, prefix)):
+    for prefix, part_spec in fragment_specs(spec, fragments).items():
+        passage = Passage(
+            sender=AGGREGATOR, round=round_, spec=part_spec, reference=reference, result=result,
+            codec=codec,
+        )  # fmt: skip
+        for part, name in enumerate(bucket_names(part_spec, prefix)):
             found[name] = passage, part
     return found
 
@@ -135,7 +141,3 @@ def passages(
 def empty(header: Header) -> Header:
     """The header of a frame without payload."""
     return replace(header, codec=HELD, size=0)
-
-
-def _nothing(header: Header) -> Array:
-    return write_frame(empty(header), np.empty(0, np.uint8), compress=False)

@@ -13,7 +13,7 @@ import jinja2
 import yaml
 from openfl.protocols import utils
 
-from openfl_flows.experiment import Experiment, check
+from openfl_flows.experiment import Experiment, check, codec_of
 from openfl_flows.ops.files import save_state
 from openfl_flows.taskrunner.lint import lint_plan
 from openfl_flows.taskrunner.pipeline import ExactPipeline
@@ -175,7 +175,7 @@ def _agreed(
         # Sites read their own data; where those of the rehearsal came from is nobody's business.
         "data": {key: _without_folder(value) for key, value in config["data"].items()},
         "partition": config["partition"],
-        "codec": config.get("codec", {"name": "identity"}),
+        "codec": codec_of(config),
         "federation": federation,
         # Nothing else of where a simulation runs decides a bit.
         "runtime": {"threads": experiment.runtime.threads},

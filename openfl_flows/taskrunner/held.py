@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from openfl_flows.codecs.base import Codec
 from openfl_flows.codecs.exchange import AGGREGATOR, decode_bucket
 from openfl_flows.codecs.frame import FrameError, read_frame, read_header
-from openfl_flows.codecs.recipes import AS_IT_IS
+from openfl_flows.codecs.recipes import EXACT
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.state import Array, State, unpack
 from openfl_flows.taskrunner.broadcast import HELD, empty, passages
@@ -27,6 +27,10 @@ class HeldModel:
         initial: The model that the federation starts from.
         codec: Of the plan.
         fragments: Parts of the model, of which each round synchronises one.
+
+    Attributes:
+        model: The model.
+        names: Names of all buckets, in the order in which they are asked for.
     """
 
     def __init__(self, file: Path, initial: State, *, codec: Codec, fragments: int) -> None:
@@ -35,24 +39,14 @@ class HeldModel:
         self._fragments = fragments
         self._frozen = {name: initial[name] for name in initial.frozen}
         self._specs = fragment_specs(initial.spec, fragments)
-        if file.exists():
-            try:
-                load_state(file)
-            except ValueError as error:
-                logger.warning("%s. The model is downloaded anew", error)
-                file.unlink()
-        if not file.exists():
-            save_state(file, initial.travelling())
-        self.model = self._mapped()
-        if self.model.spec != initial.spec:
-            self._keep(initial)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all buckets, in the order in which they are asked for."""
-        return tuple(
+        self.names = tuple(
             name for prefix, spec in self._specs.items() for name in bucket_names(spec, prefix)
         )
+        kept = self._kept()
+        if kept is not None and kept.spec == initial.spec:
+            self.model = kept
+        else:
+            self._keep(initial)
 
     def take(self, frames: Mapping[str, Array], round_: int) -> State:
         """The global model that frames bring, which is kept from now on.
@@ -77,21 +71,19 @@ class HeldModel:
 
     def _made(self, frames: Mapping[str, Array], made: int, digest: str) -> State:
         held, own = self.model.digest(), to_fragments(self.model, self._fragments)
+        way = partial(passages, self.model.spec, made, fragments=self._fragments, result=digest)
+        steps, wholes = way(codec=self._codec, reference=held), way(codec=EXACT)
         buckets = {}
-        on_the_way = passages(self.model, made, codec=self._codec, fragments=self._fragments)
-        for name, (passage, part) in on_the_way.items():
-            frame, sent = frames[name], replace(passage, result=digest)
+        for name in self.names:
+            frame = frames[name]
             found = read_header(frame)
             if found.codec == HELD:
-                expected = empty(replace(sent.header(part), reference=held))
-                read_frame(frame, expected, 0, what="model")
+                passage, part = steps[name]
+                read_frame(frame, empty(passage.header(part)), 0, what="model")
                 buckets[name] = own[name]
-            elif found.reference:
-                step = replace(sent, reference=held)
-                buckets[name] = decode_bucket(step, part, frame, own[name])
             else:
-                whole = replace(sent, codec=AS_IT_IS.codec)
-                buckets[name] = decode_bucket(whole, part, frame, own[name])
+                passage, part = (steps if found.reference else wholes)[name]
+                buckets[name] = decode_bucket(passage, part, frame, own[name])
         travelled: dict[str, Array] = {}
         for prefix, spec in self._specs.items():
             parts = [np.asarray(buckets[name]) for name in bucket_names(spec, prefix)]
@@ -100,10 +92,16 @@ class HeldModel:
 
     def _keep(self, model: State) -> None:
         save_state(self._file, model.travelling())
-        self.model = self._mapped()
+        self.model = self._whole(map_state(self._file))
 
-    def _mapped(self) -> State:
-        return self._whole(map_state(self._file))
+    def _kept(self) -> State | None:
+        if not self._file.exists():
+            return None
+        try:
+            return self._whole(load_state(self._file))
+        except ValueError as error:
+            logger.warning("%s. The model is downloaded anew", error)
+            return None
 
     def _whole(self, travelled: Mapping[str, Array]) -> State:
         return State({**travelled, **self._frozen}, frozen=tuple(self._frozen))

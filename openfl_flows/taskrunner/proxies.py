@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from openfl_flows.ops.link import Link
+from openfl_flows.taskrunner.namespaces import QUEUE_SECONDS
 from openfl_flows.taskrunner.parties import Environment, Launch, Process
 
-QUEUE_SECONDS = 0.15
 PIECE_SECONDS = 0.01
 """What a bucket lets through at once."""
 SEGMENT = 1448

@@ -35,7 +35,7 @@ def fragment_specs(spec: Spec, fragments: int) -> dict[str, Spec]:
         return {"": moving}
     return {
         f"fragment-{number}/": Spec(t for t in moving if t.name in names)
-        for number, names in enumerate(split(spec, fragments))
+        for number, names in enumerate(map(frozenset, split(spec, fragments)))
     }
 
 

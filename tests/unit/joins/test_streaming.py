@@ -1,5 +1,6 @@
 """Fragments of a model, and the refusal of updates that are none."""
 
+import math
 import weakref
 from collections.abc import Iterator
 
@@ -13,13 +14,11 @@ from openfl_flows.joins.mean import weighted_mean
 from openfl_flows.joins.recipes import diloco
 from openfl_flows.joins.streaming import (
     fragment,
-    fragment_bytes,
-    imbalance,
     split,
     streaming,
     synchronised,
 )
-from openfl_flows.state import State
+from openfl_flows.state import Spec, State
 from openfl_flows.update import Update
 
 
@@ -29,6 +28,16 @@ def sized(*sizes: int, frozen: bool = False) -> State:
     if frozen:
         arrays["constant"] = np.zeros(1000, np.float32)
     return State(arrays, frozen=["constant"] if frozen else [])
+
+
+def fragment_bytes(spec: Spec, fragments: int) -> tuple[int, ...]:
+    size = {t.name: math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in spec}
+    return tuple(sum(size[name] for name in names) for names in split(spec, fragments))
+
+
+def imbalance(spec: Spec, fragments: int) -> float:
+    sizes = fragment_bytes(spec, fragments)
+    return max(sizes) * fragments / max(1, sum(sizes))
 
 
 def test_split_by_hand():
