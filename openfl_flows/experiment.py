@@ -246,7 +246,7 @@ def site_names(sites: int | list[str]) -> tuple[str, ...]:
     """Names of the sites, from their number or as given.
 
     Raises:
-        ValueError: There is none, or a name is not a plain word or occurs twice.
+        ValueError: There is none, or a name is not a plain word, is taken or occurs twice.
     """
     if isinstance(sites, int) and not isinstance(sites, bool):
         if sites < 1:
@@ -260,6 +260,8 @@ def site_names(sites: int | list[str]) -> tuple[str, ...]:
             )
     if "global" in names:
         raise ValueError("federation.sites has 'global', the name of the model of all sites")
+    if "aggregator" in names:
+        raise ValueError("federation.sites has 'aggregator', the name of the party that joins")
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"federation.sites={list(names)}, expected names that differ")
     return names

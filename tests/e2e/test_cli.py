@@ -95,6 +95,7 @@ BAD_PLANS = {
     "name": (("federation.sites=[a,'../x']",), r"federation\.sites has '\.\./x', expected"),
     "dots": (("federation.sites=[a,'..']",), r"federation\.sites has '\.\.'"),
     "twice": (("federation.sites=[a,a]",), r"federation\.sites=\['a', 'a'\], expected names"),
+    "taken": (("federation.sites=[a,aggregator]",), r"federation\.sites has 'aggregator'"),
     "words": (("federation.sites=many",), r"federation\.sites='many'"),
     "fractions": (
         ("partition=sizes", "federation.sites=3"),
