@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,20 @@ def seconds_of(sender: socket.socket, receiver: socket.socket, count: int) -> fl
     return found[0]
 
 
+def takes_its_time(ratio: Callable[[], float]) -> None:
+    """No transfer is faster than its link; of some, the quickest is hardly slower.
+
+    A processor that is busy with something else makes a transfer longer.
+
+    Args:
+        ratio: Makes a transfer and gives its seconds in those that it should take.
+    """
+    ratios: list[float] = []
+    while not ratios or (min(ratios) > 1 + WITHIN and len(ratios) < 5):
+        ratios.append(ratio())
+    assert min(ratios) == pytest.approx(1, rel=WITHIN), ratios
+
+
 @contextlib.contextmanager
 def connected_hosts(hosts: Namespaces, site: str) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A connection from a site to the aggregator: the ends at both."""
@@ -69,13 +83,17 @@ def test_a_bulk_transfer_between_hosts_takes_bytes_over_bandwidth() -> None:
     hosts = Namespaces(["site-1", "site-2"], {"site-1": LINK})
     with hosts:
         for way, count in (("up", 1_500_000), ("down", 3_000_000)):
-            with connected_hosts(hosts, "site-1") as ends:
-                before = hosts.moved()["site-1"]
-                seconds = seconds_of(*(ends if way == "up" else reversed(ends)), count)  # type: ignore[misc]
-                moved = hosts.moved()["site-1"][way] - before[way]
             bits = LINK.up_bits if way == "up" else LINK.down_bits
-            assert count < moved < 1.06 * count
-            assert seconds == pytest.approx(moved * 8 / bits, rel=WITHIN)
+
+            def ratio(way: str = way, count: int = count, bits: float = bits) -> float:
+                with connected_hosts(hosts, "site-1") as ends:
+                    before = hosts.moved()["site-1"]
+                    seconds = seconds_of(*(ends if way == "up" else reversed(ends)), count)  # type: ignore[misc]
+                    moved = hosts.moved()["site-1"][way] - before[way]
+                assert count < moved < 1.06 * count
+                return seconds / (moved * 8 / bits)
+
+            takes_its_time(ratio)
         # The other site has no link of its own, and is on the same aggregator.
         with connected_hosts(hosts, "site-2") as ends:
             assert seconds_of(*ends, 3_000_000) < 0.5
@@ -159,14 +177,20 @@ def connected_proxy(
 def test_a_bulk_transfer_through_a_proxy_takes_bytes_over_bandwidth(
     way: str, count: int, tmp_path: Path
 ) -> None:
-    with connected_proxy(LINK, tmp_path) as (client, accepted, record):
-        ends = (client, accepted) if way == "up" else (accepted, client)
-        seconds = seconds_of(*ends, count)
-        bits = LINK.up_bits if way == "up" else LINK.down_bits
-        assert seconds == pytest.approx(count * 8 / bits, rel=WITHIN)
-    found = json.loads(record.read_text())
+    bits = LINK.up_bits if way == "up" else LINK.down_bits
+    transfers = 0
+
+    def ratio() -> float:
+        nonlocal transfers
+        transfers += 1
+        with connected_proxy(LINK, tmp_path) as (client, accepted, _):
+            ends = (client, accepted) if way == "up" else (accepted, client)
+            return seconds_of(*ends, count) / (count * 8 / bits)
+
+    takes_its_time(ratio)
+    found = json.loads((tmp_path / "link.json").read_text())
     assert found["how"] == "proxies"
-    assert found["bytes"]["site-1"][way] == count
+    assert found["bytes"]["site-1"][way] == transfers * count
     assert found["bytes"]["site-2"] == {"up": 0, "down": 0}
     assert found["links"] == {"site-1": {"up_bits": 8e6, "down_bits": 16e6, "latency_seconds": 0.0}}
 
