@@ -1,0 +1,5 @@
+"""The error of a site that keeps its update to itself."""
+
+
+class WithheldError(ValueError):
+    """What is asked of a site would give away more than the plan allows."""
