@@ -1,0 +1,1 @@
+"""Applicability domain: how far a molecule or protein is from what the sites trained on."""

@@ -1,0 +1,1 @@
+"""Federated evaluation: finished models on every site's private benchmark, sums leaving only."""
