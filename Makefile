@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-federation bench-openfold3 bench-esm lint sample workspaces clean
+.PHONY: demo test test-slow bench bench-federation bench-openfold3 bench-esm lint sample workspaces locks clean
 
 demo: $(READY)
 	$(VENV)/bin/openfl-flows simulate experiment=demo out=runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -58,6 +58,19 @@ workspaces: $(READY)
 	$(VENV)/bin/openfl-flows export experiment=esm_scl workspaces/esm
 	$(VENV)/bin/openfl-flows export experiment=of3_demo workspaces/openfold3
 	$(VENV)/bin/openfl-flows export experiment=toy workspaces/toy
+
+# What images are built from: every package with the hashes of its files. Where PyTorch's index is
+# not reached, TORCH='--find-links FOLDER' with its wheel.
+LOCKS := openfl_flows/deploy/locks
+TORCH ?= --torch-backend cpu
+LOCK = uv pip compile --quiet --no-config --generate-hashes --no-annotate --no-header \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint constraints.txt
+locks:
+	{ echo "# Made by \`make locks\`: all that an aggregator runs on, in the versions of constraints.txt."; \
+	  $(LOCK) $(LOCKS)/aggregator.in; } > $(LOCKS)/aggregator.txt.new
+	{ echo "# Made by \`make locks\`: all that a site runs on, in the versions of constraints.txt."; \
+	  $(LOCK) $(TORCH) pyproject.toml; } > $(LOCKS)/site.txt.new
+	for role in aggregator site; do mv $(LOCKS)/$$role.txt.new $(LOCKS)/$$role.txt; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

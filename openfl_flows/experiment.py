@@ -10,6 +10,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from openfl_flows.codecs.base import Compression
 from openfl_flows.codecs.recipes import AS_IT_IS, build_compression
+from openfl_flows.data.blind.config import RANDOM, SplitConfig
+from openfl_flows.data.schema.limits import SCHEMAS, Schema
+from openfl_flows.evaluation.policy import Evaluation
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
 from openfl_flows.joins.recipes import build_ema, build_join
@@ -17,11 +20,22 @@ from openfl_flows.learners.base import Budget, Task
 from openfl_flows.learners.fragments import PLAIN, Streaming
 from openfl_flows.ops.link import Link, site_links
 from openfl_flows.ops.run import Tested
+from openfl_flows.privacy.gaussian import Gaussian
+from openfl_flows.privacy.protection import (
+    OPEN,
+    Protection,
+    check_budget,
+    check_sum,
+    mechanism,
+)
 from openfl_flows.state import State
 
 _PARTS = frozenset({"model", "data", "partition", "join", "ema", "federation", "runtime", "seed"})
 _NAMES = frozenset(
-    {"name", "out", "resume", "site", "initial", "initial_digest", "network", "codec"}
+    {
+        *("name", "out", "resume", "site", "initial", "initial_digest"),
+        *("network", "codec", "evaluation", "privacy", "schema", "split"),
+    }
 )
 _FEDERATION = frozenset({"sites", "rounds", "epochs", "steps", "match"})
 _MAY_HAVE = frozenset({"validate", "tested", "samples", "link", "secure_aggregation", "streaming"})
@@ -77,8 +91,12 @@ class Experiment:
         rounds: Number of the last round.
         budget: How long a site trains in each round.
         runtime: Where it runs.
+        evaluation: Which finished models are measured at the sites in place of training, if any.
         compression: How models travel between sites and aggregator.
         streaming: How the model is synchronised in fragments.
+        protection: How sites hide their updates.
+        schema: What each site's data must look like, if the parties agreed on it.
+        split: How training, validation and test are told apart.
         link: What a rehearsal narrows each site's connection to; sites that are not in it have all
             that the machine gives.
         initial: Checkpoint to start from, None for the task's own initial model.
@@ -96,8 +114,12 @@ class Experiment:
     rounds: int
     budget: Budget
     runtime: Runtime
+    evaluation: Evaluation | None = None
     compression: Compression = AS_IT_IS
     streaming: Streaming = PLAIN
+    protection: Protection = OPEN
+    schema: Schema | None = None
+    split: SplitConfig = RANDOM
     link: Mapping[str, Link] = field(default_factory=dict)
     initial: Path | None = None
     initial_digest: str | None = None
@@ -126,8 +148,9 @@ class Experiment:
         tested = check("federation.tested", Tested, federation.get("tested", "last"))
         check_tested(tested, ema, validate)
         compression, streaming = traffic_of(config)
-        _check_masks(federation.get("secure_aggregation", False), compression)
-        rounds = check_count("federation.rounds", federation["rounds"], least=1)
+        evaluation = evaluation_of(config)
+        least = 1 if evaluation is None else 0
+        rounds = check_count("federation.rounds", federation["rounds"], least=least)
         streaming.check(budget, rounds)
         _check_proximal(config["model"], streaming)
         sites = site_names(federation["sites"])
@@ -136,7 +159,10 @@ class Experiment:
             raise ValueError(f"site={site}, expected one of {', '.join(sites)}")
         model = dict(config["model"])
         task_class, flow = resolve(model.pop("task")), model.pop("flow")
-        parts = {"data": config["data"], "partition": config["partition"]}
+        parts = {name: config[name] for name in ("data", "partition")}
+        split = check("split", SplitConfig, config.get("split", {}))
+        if split.blind:
+            parts["split"] = config["split"]
         options = {
             **model,
             **{name: part for name, part in parts.items() if part},
@@ -154,8 +180,12 @@ class Experiment:
             rounds=rounds,
             budget=budget,
             runtime=check("runtime", Runtime, config["runtime"]),
+            evaluation=evaluation,
+            split=split,
             compression=compression,
             streaming=streaming,
+            protection=_protection_of(config, compression, rounds, len(sites)),
+            schema=schema_of(config),
             link=site_links(federation.get("link"), sites),
             initial=check("initial", Path | None, config.get("initial")),
             initial_digest=check("initial_digest", str | None, config.get("initial_digest")),
@@ -197,6 +227,34 @@ def traffic_of(config: Mapping[str, Any]) -> tuple[Compression, Streaming]:
     return compression, check("federation.streaming", Streaming, streaming)
 
 
+def evaluation_of(config: Mapping[str, Any]) -> Evaluation | None:
+    """What a plan says of a federated evaluation; None where it trains.
+
+    Raises:
+        ValueError: A value of the group ``evaluation`` cannot be used.
+    """
+    group = config.get("evaluation")
+    policy: Evaluation | None = check("evaluation", Evaluation, group) if group else None
+    return policy
+
+
+def schema_of(config: Mapping[str, Any]) -> Schema | None:
+    """What a plan says of the sites' data; None where it says nothing.
+
+    Raises:
+        ValueError: A value of the group ``schema`` cannot be used.
+    """
+    group = config.get("schema") or {"name": "none"}
+    name = str(group.get("name"))
+    if name == "none":
+        check_keys("schema", group, required={"name"})
+        return None
+    if name not in SCHEMAS:
+        raise ValueError(f"schema.name={name!r}, expected none, {', '.join(SCHEMAS)}")
+    schema: Schema = check("schema", SCHEMAS[name], group)
+    return schema
+
+
 def check_tested(tested: Tested, ema: Ema | None, validate: Validate) -> None:
     """Refuse to test the best model where a moving average is kept that nobody validates.
 
@@ -224,22 +282,24 @@ def _check_proximal(model: Mapping[str, Any], streaming: Streaming) -> None:
         )
 
 
-def _check_masks(secure_aggregation: Any, compression: Compression) -> None:
-    """Refuse OpenFL's secure aggregation, which hides each update behind a mask that sums to 0.
+def _protection_of(
+    config: Mapping[str, Any], compression: Compression, rounds: int, sites: int
+) -> Protection:
+    """How sites hide their updates.
 
     Raises:
-        ValueError: It is asked for; the message says why it cannot be had.
+        ValueError: A value cannot be used, or something else in the plan does not go with it.
     """
-    if check("federation.secure_aggregation", bool, secure_aggregation):
-        codec = compression.codec
-        why = (
-            "the aggregator has to see each update to refuse one that is not finite or out of "
-            "proportion, and to apply any join but the plain mean"
-            if codec.exact
-            else f"it adds float masks to an update before codec.name={codec.name} rounds it, so "
-            "that rounding would destroy the masks' sum and the model with it"
-        )
-        raise ValueError(f"federation.secure_aggregation=true, expected false: {why}")
+    options = dict(config.get("privacy") or {"name": "none"})
+    kind = mechanism(str(options.pop("name", None)), options)
+    noise: Gaussian | None = None if kind is None else check("privacy", kind, options)
+    if noise is not None:
+        check_budget(noise, rounds)
+    asked = config["federation"].get("secure_aggregation", False)
+    summed: bool = check("federation.secure_aggregation", bool, asked)
+    if summed:
+        check_sum(config, exact=compression.codec.exact, sites=sites)
+    return Protection(noise=noise, summed=summed)
 
 
 def site_names(sites: int | list[str]) -> tuple[str, ...]:

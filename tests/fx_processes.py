@@ -12,6 +12,8 @@ from tests.processes import Process
 
 TOY = ("experiment=toy", "join=diloco", "federation.rounds=3", "runtime.quiet=true")
 """Overrides of the plan of the fixture ``toy_federation``."""
+AT_ONCE = "network.readiness.required=false"
+"""For tests that look at what one site does before the other has come."""
 
 
 class Party(Process):

@@ -15,14 +15,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"atomic", "cache_folder", "seeds", "state"},
     {"update"},
-    {"joins", "codecs", "data"},
+    {"joins", "codecs", "data", "privacy"},
     {"metrics"},
     {"models"},
     {"ops", "attestation"},
+    {"release"},
     {"learners"},
+    {"evaluation"},
     {"experiment", "pki"},
+    {"readiness"},
     {"flows", "taskrunner", "baselines", "study"},
-    {"report"},
+    {"report", "deploy"},
     {"cli"},
     {"__main__"},
 ]
@@ -30,7 +33,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NUMPY_ONLY = {"seeds", "state", "update", "joins", "codecs"}
 MAY_IMPORT = {
     "openfl": {"flows", "taskrunner"},
-    "torch": RANK.keys() - NUMPY_ONLY - {"ops", "attestation"},
+    "torch": RANK.keys() - NUMPY_ONLY - {"ops", "attestation", "privacy", "release"},
+    "opacus": {"privacy"},
     "hydra": {"cli"},
     "omegaconf": {"cli"},
 }
@@ -87,6 +91,34 @@ def test_what_must_be_trusted_imports_numpy_only():
         if part(module) in NUMPY_ONLY
         for line, name in outside(module)
         if name not in {"numpy", "zstandard"}
+    ]
+    assert not wrong
+
+
+def test_a_release_is_verified_with_cryptography_alone():
+    light = {
+        "ops/ledger",
+        "ops/ledger_lines",
+        "ops/own_part",
+        "ops/record",
+        "ops/strict_json",
+        "atomic",
+    }
+    wrong = [
+        f"{module.relative_to(PACKAGE)}:{line} imports {name}"
+        for module in MODULES
+        if part(module) == "release" or str(module.relative_to(PACKAGE).with_suffix("")) in light
+        for line, name in outside(module)
+        if name != "cryptography"
+    ]
+    wrong += [
+        f"{module.relative_to(PACKAGE)}:{line} imports {name}"
+        for module in MODULES
+        if part(module) == "release"
+        for line, name in imports(module)
+        if name.startswith("openfl_flows.")
+        and name.split(".")[1] != "release"
+        and "/".join(name.split(".")[1:]) not in light
     ]
     assert not wrong
 

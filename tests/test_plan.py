@@ -14,7 +14,7 @@ from openfl_flows.data.molecule_sites import PartitionConfig
 from openfl_flows.data.proteins.dealing import ProteinPartition
 from openfl_flows.data.proteins.source import ProteinSource
 from openfl_flows.data.source import MoleculeSource
-from openfl_flows.experiment import Experiment, Runtime
+from openfl_flows.experiment import Experiment, Runtime, check
 from openfl_flows.joins.recipes import EMAS, JOINS
 from openfl_flows.learners.digress import DigressTraining
 from openfl_flows.learners.digress_task import DigressSampling, DigressTask
@@ -44,6 +44,7 @@ NEEDS = {
             ("data", "proteins", PROTEINS),
             ("data", "fasta", (*PROTEINS, "data.path=proteins.fasta")),
             ("partition", "proteins", PROTEINS),
+            ("schema", "proteins", PROTEINS),
         )
         if group == kind and choice.startswith(start)
     },
@@ -184,7 +185,7 @@ def test_the_runtime_of_the_plan_is_the_default_of_the_code() -> None:
 
 
 def test_the_network_of_the_plan_is_the_default_of_the_code() -> None:
-    assert Network(**compose(())["network"]) == Network()
+    assert check("network", Network, compose(())["network"]) == Network()
 
 
 @pytest.mark.parametrize(

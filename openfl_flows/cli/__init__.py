@@ -5,16 +5,23 @@ import sys
 from collections.abc import Sequence
 
 from openfl_flows import __version__
+from openfl_flows.cli.benchmark import add_benchmark
+from openfl_flows.cli.check import add_check
 from openfl_flows.cli.data import add_data
+from openfl_flows.cli.deploy import add_deploy
+from openfl_flows.cli.domain import add_domain
 from openfl_flows.cli.errors import reporting_errors
 from openfl_flows.cli.evaluate import add_evaluate
 from openfl_flows.cli.federation import add_federation
 from openfl_flows.cli.guide import add_guide
+from openfl_flows.cli.ledger import add_ledger
 from openfl_flows.cli.plan_link import add_plan_link
 from openfl_flows.cli.predict import add_predict
 from openfl_flows.cli.ranks import add_ranks
+from openfl_flows.cli.release import add_release
 from openfl_flows.cli.results import add_results
 from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
+from openfl_flows.cli.status import add_status
 from openfl_flows.cli.study import add_study
 
 EPILOG = """\
@@ -70,10 +77,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_study(commands)
     add_data(commands)
     add_federation(commands)
+    add_check(commands)
+    add_deploy(commands)
     add_ranks(commands)
     add_plan_link(commands)
+    add_ledger(commands)
+    add_release(commands)
+    add_status(commands)
     add_results(commands)
     add_evaluate(commands)
+    add_benchmark(commands)
+    add_domain(commands)
     add_predict(commands)
     add_guide(commands)
     return parser

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from openfl_flows.cli.data_split import add_split
+from openfl_flows.cli.data_validate import add_validate
+
 
 def add_data(commands: Any) -> None:
     """Add the command to a parser's."""
@@ -30,6 +33,8 @@ def add_data(commands: Any) -> None:
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     command.add_argument("--strict", action="store_true", help="fail if any structure is refused")
     command.set_defaults(run=_prepare)
+    add_validate(actions)
+    add_split(actions)
 
 
 def _prepare(options: argparse.Namespace) -> None:

@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openfl_flows.cli.benchmark import show_evaluation
 from openfl_flows.cli.plan import compose
 from openfl_flows.cli.results import show_run
 from openfl_flows.pki.commands import add_pki
@@ -103,6 +105,7 @@ def _config_and_folder(command: str, words: list[str]) -> tuple[dict[str, Any], 
 
 
 def _rehearse(options: argparse.Namespace) -> None:
+    from openfl_flows.evaluation.record import FILE as EVALUATION
     from openfl_flows.taskrunner.rehearsal import rehearse
 
     run = rehearse(
@@ -112,7 +115,10 @@ def _rehearse(options: argparse.Namespace) -> None:
         quiet=options.quiet,
         resume=options.resume,
     )
-    show_run(run)
+    if (file := run.path / EVALUATION).is_file():
+        show_evaluation(json.loads(file.read_text()), run.path)
+    else:
+        show_run(run)
 
 
 def _parity(options: argparse.Namespace) -> None:
@@ -157,16 +163,10 @@ def _pki(options: argparse.Namespace) -> None:
 def _save(options: argparse.Namespace) -> None:
     from openfl_flows.experiment import Experiment
     from openfl_flows.ops.files import load_state, save_state
+    from openfl_flows.ops.record import run_in
     from openfl_flows.ops.run import RunDirectory
 
-    found = [
-        options.folder / place
-        for place in (".", "run", "local_state/run")
-        if (options.folder / place / "run.json").is_file()
-    ]
-    if not found:
-        raise ValueError(f"{options.folder}: no run in it, expected a run directory or a workspace")
-    run = RunDirectory.open(found[0])
+    run = RunDirectory.open(run_in(options.folder))
     file = run.path / f"{options.weights}.safetensors"
     if not run.finished or not file.is_file():
         raise ValueError(f"{file}: no such file: the run is {run.record['status']}")

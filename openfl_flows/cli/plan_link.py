@@ -176,7 +176,7 @@ def _paces(
 def _measured_pace(run: "RunDirectory", site: str, unit: str) -> "Pace":
     """Medians over a run's rounds."""
     from openfl_flows.ops.link_plan import Pace
-    from openfl_flows.report.series import task_seconds
+    from openfl_flows.ops.spans import task_seconds
 
     parts = [entry["sites"][site] for entry in run.record["rounds"] if site in entry["sites"]]
     parts = [part for part in parts if part["num_steps"] and "train" in part["seconds"]]

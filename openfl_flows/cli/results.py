@@ -2,8 +2,11 @@
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from openfl_flows.cli.benchmark import show_evaluation
 
 if TYPE_CHECKING:
     from openfl_flows.learners.digress_task import DigressTask
@@ -145,8 +148,12 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from openfl_flows.evaluation.record import FILE as EVALUATION
     from openfl_flows.report.html import write_report
     from openfl_flows.report.samples import draw_samples
 
+    if (file := options.run_directory / EVALUATION).is_file():
+        show_evaluation(json.loads(file.read_text()), options.run_directory)
+        return
     draw_samples(options.run_directory / "samples")
     print(f"report {write_report(options.run_directory)}")

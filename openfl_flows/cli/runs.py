@@ -65,6 +65,10 @@ def build_experiment(command: str, config: Mapping[str, Any]) -> "Experiment":
     from openfl_flows.experiment import Experiment
 
     experiment = Experiment.from_config(config)
+    if experiment.evaluation is not None:
+        raise ValueError(
+            f"evaluation is of the commands benchmark and export, expected none: {command} trains"
+        )
     sites = ", ".join(experiment.task.sites)
     if command == "local" and experiment.site is None:
         raise ValueError(f"site=null, expected the site that trains alone, one of {sites}")

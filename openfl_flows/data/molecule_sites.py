@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from openfl_flows.data import partition
+from openfl_flows.data.blind.split import BlindSplit, indices_by_part
 from openfl_flows.data.molecule_table import MoleculeTable
 from openfl_flows.data.molecules import split
 from openfl_flows.data.skew import divergence
@@ -73,9 +74,20 @@ def shares(
 
 
 def deal(
-    molecules: MoleculeTable, sites: Sequence[str], config: PartitionConfig, seed: int
+    molecules: MoleculeTable,
+    sites: Sequence[str],
+    config: PartitionConfig,
+    seed: int,
+    blind: BlindSplit | None = None,
 ) -> dict[str, SiteMolecules]:
     """Deal molecules to sites, then split each site's own into training, validation and test.
+
+    Args:
+        molecules: Of all sites.
+        sites: Their names.
+        config: How to deal, and to split where there is no blind split.
+        seed: Of all that is drawn.
+        blind: Tells the parts instead, where the parties have a key.
 
     Raises:
         ValueError: As :func:`shares`, or a site has too few to split.
@@ -83,7 +95,10 @@ def deal(
     dealt = {}
     for site, own in shares(molecules, sites, config, seed).items():
         try:
-            indices = split(len(own), seed=seed, fractions=config.split)
+            if blind is None:
+                indices = split(len(own), seed=seed, fractions=config.split)
+            else:
+                indices = indices_by_part(blind.molecule_parts(own.smiles))
         except ValueError as error:
             raise ValueError(f"site {site!r} has {len(own)} molecules: {error}") from None
         dealt[site] = SiteMolecules(*(own.subset(index) for index in indices))

@@ -6,10 +6,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rdkit import Chem
-
 _NAME = re.compile(r"([A-Z][a-z]?)([+-][1-9]?)?")
-_ELEMENTS = frozenset(Chem.GetPeriodicTable().GetElementSymbol(number) for number in range(1, 119))
 
 
 class AtomClass(NamedTuple):
@@ -27,7 +24,7 @@ def atom_class(name: str) -> AtomClass:
         ValueError: It names no element with a charge.
     """
     match = _NAME.fullmatch(name)
-    if match is None or match[1] not in _ELEMENTS:
+    if match is None or match[1] not in _elements():
         raise ValueError(
             f"vocabulary holds {name!r}, expected an element, with its charge if any: N, N+, O-"
         )
@@ -61,3 +58,11 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
     classes = [atom_class(name) for name in vocabulary]
     if not classes or len(set(classes)) != len(classes):
         raise ValueError(f"vocabulary is {tuple(vocabulary)}; expected distinct element symbols")
+
+
+@cache
+def _elements() -> frozenset[str]:
+    # An aggregator, which has no RDKit, reads what the parties agreed on and no molecule.
+    from rdkit import Chem
+
+    return frozenset(Chem.GetPeriodicTable().GetElementSymbol(number) for number in range(1, 119))

@@ -67,7 +67,9 @@ class FederatedFlow(FLSpec):
         validated = self.site.validate_local(self.round)
         trained = self.site.finish_round(self.round)
         self.seconds["local_model_validation"] = time.monotonic() - began
-        delivery = self.site.uplink.deliver(trained, self.model, self.round)
+        delivery = self.site.uplink.deliver(
+            trained, self.model, self.round, num_samples=self.report.num_samples
+        )
         self.seconds["encode"] = delivery.seconds
         self.contribution = Contribution(
             update=Update(
@@ -77,7 +79,7 @@ class FederatedFlow(FLSpec):
                 num_steps=self.report.num_steps,
             ),
             received=self.received,
-            trained=self.report.metrics,
+            trained={**self.report.metrics, **self.site.uplink.spent()},
             validated=validated,
             seconds=self.seconds,
             peak_rss_bytes=peak_rss_bytes(),

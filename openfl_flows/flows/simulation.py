@@ -29,6 +29,7 @@ from openfl_flows.metrics.mean import values
 from openfl_flows.ops.aggregation import Aggregation, initial_checkpoint
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.run import RunDirectory, Tested
+from openfl_flows.privacy.protection import OPEN, Protection
 from openfl_flows.state import State
 
 
@@ -45,6 +46,7 @@ def simulate(
     initial: State | None = None,
     compression: Compression = AS_IT_IS,
     streaming: Streaming = PLAIN,
+    protection: Protection = OPEN,
     flow: type[FederatedFlow] = FederatedFlow,
     runtime: Runtime | None = None,
     config: Mapping[str, Any] | None = None,
@@ -66,6 +68,7 @@ def simulate(
         initial: The model to start from; the task's own where it is None.
         compression: How models travel; what a lossy codec loses is lost here, too.
         streaming: How the model is synchronised in fragments.
+        protection: How updates are hidden. Masks, which cancel, are left out; noise is not.
         flow: The OpenFL flow.
         runtime: Where it runs; one process and one thread by default.
         config: What the run was made from, for its record.
@@ -88,7 +91,9 @@ def simulate(
     torch.set_num_threads(runtime.threads)
     run = _open(task, join, ema, validate, initial, out, config or {}, resume, rounds)
     site_average = ema if validate == "average" else None
-    parties = (task, join, ema, site_average, out, budget, runtime, compression, streaming)
+    parties = (
+        task, join, ema, site_average, out, budget, runtime, compression, streaming, protection,
+    )  # fmt: skip
     with _log_of_steps(out), _backend(runtime) as start:
         if run.round < rounds:
             _train(start(*parties), flow, run, rounds, runtime)
@@ -117,6 +122,7 @@ def simulate_experiment(
         initial=None if resume else experiment.initial_state(),
         compression=experiment.compression,
         streaming=experiment.streaming,
+        protection=experiment.protection,
         flow=resolve(experiment.flow),
         runtime=experiment.runtime,
         config=experiment.config,
@@ -248,6 +254,7 @@ def _local_runtime(
     runtime: Runtime,
     compression: Compression,
     streaming: Streaming,
+    protection: Protection,
 ) -> LocalRuntime:
     collaborators = [
         Collaborator(
@@ -262,6 +269,7 @@ def _local_runtime(
             ema=site_average,
             compression=compression,
             streaming=streaming,
+            protection=protection,
         )
         for site in task.sites
     ]
@@ -273,6 +281,7 @@ def _local_runtime(
         ema=ema,
         compression=compression,
         fragments=streaming.fragments,
+        secure=protection.summed,
         threads=runtime.threads,
     )
     actors = {"num_actors": runtime.ray_actors or len(collaborators)}
@@ -293,6 +302,7 @@ def _site_attributes(
     ema: Ema | None,
     compression: Compression,
     streaming: Streaming,
+    protection: Protection,
 ) -> dict[str, Site]:
     torch.set_num_threads(runtime.threads)
     return {
@@ -305,6 +315,8 @@ def _site_attributes(
             average=ema,
             compression=compression,
             streaming=streaming,
+            protection=protection,
+            sites=len(task.sites),
         )
     }
 
@@ -315,10 +327,12 @@ def _aggregator_attributes(
     ema: Ema | None,
     compression: Compression,
     fragments: int,
+    secure: bool,
     threads: int,
 ) -> dict[str, Aggregation]:
     torch.set_num_threads(threads)
-    return {"aggregation": Aggregation(RunDirectory.open(out), rule, ema, compression, fragments)}
+    run = RunDirectory.open(out)
+    return {"aggregation": Aggregation(run, rule, ema, compression, fragments, secure)}
 
 
 @contextlib.contextmanager

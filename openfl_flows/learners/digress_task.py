@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Discriminator, Tag
 
+from openfl_flows.data.blind.config import RANDOM, SplitConfig
+from openfl_flows.data.blind.split import open_split
 from openfl_flows.data.molecule_sites import (
     PartitionConfig,
     SiteMolecules,
@@ -70,6 +72,7 @@ class DigressTask:
         training: How sites train and measure.
         data: Where the molecules come from.
         partition: How they are dealt.
+        split: How training, validation and test are told apart.
         statistics: ``counted`` at the sites, whose counts are summed once before round 1 and which
             never pool data; ``qm9``, the published constants; or constants of the parties' own.
         sampling: How the finished model is sampled.
@@ -83,6 +86,7 @@ class DigressTask:
     training: DigressTraining = field(default_factory=DigressTraining)
     data: MoleculeSource = field(default_factory=MoleculeSource)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    split: SplitConfig = RANDOM
     statistics: Statistics = "counted"
     sampling: DigressSampling = field(default_factory=DigressSampling)
 
@@ -281,7 +285,8 @@ class DigressTask:
 
     @cached_property
     def _dealt(self) -> Mapping[str, SiteMolecules]:
-        return deal(self._read[0], self.sites, self.partition, self.seed)
+        blind = open_split(self.split)
+        return deal(self._read[0], self.sites, self.partition, self.seed, blind)
 
     @cached_property
     def _references(self) -> References:

@@ -15,6 +15,8 @@ from torch import nn
 from transformers import EsmModel
 
 from openfl_flows.cache_folder import cache_folder
+from openfl_flows.data.blind.config import RANDOM, SplitConfig
+from openfl_flows.data.blind.split import open_split
 from openfl_flows.data.embedding_store import EmbeddingStore
 from openfl_flows.data.proteins.fasta import write_fasta
 from openfl_flows.data.proteins.rejections import write_rejections
@@ -26,6 +28,7 @@ from openfl_flows.data.proteins.sites import (
     missing_classes,
     pool,
     skew_table,
+    with_parts,
 )
 from openfl_flows.data.proteins.source import (
     SITE_FILE,
@@ -86,6 +89,7 @@ class EsmTask:
         training: How sites train and measure.
         data: Where the proteins come from, what is learned of them, and the map of classes.
         partition: How they are dealt.
+        split: How training, validation and test are told apart.
         value: Scale of the values, for ``sequence_to_value``.
         encoder_digest: Of the encoder's weights, where these do not travel: what the parties agree
             on, so that no site trains on another encoder. None to take what is there.
@@ -99,6 +103,7 @@ class EsmTask:
     training: EsmTraining = field(default_factory=EsmTraining)
     data: ProteinSource
     partition: ProteinPartition = field(default_factory=ProteinPartition)
+    split: SplitConfig = RANDOM
     value: ValueScale = field(default_factory=ValueScale)
     encoder_digest: str | None = None
 
@@ -296,6 +301,8 @@ class EsmTask:
     @cached_property
     def _dealt(self) -> Mapping[str, SiteProteins]:
         proteins, data = self._read.proteins, self.data
+        if (blind := open_split(self.split)) is not None:
+            proteins = with_parts(proteins, blind)
         cache = cache_folder()
         return deal(proteins, self.sites, self.partition, data.kind, self.seed, cache=cache)
 

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from openfold3.projects.of3_all_atom.config.dataset_config_components import LossConfig
 from pydantic import ConfigDict
 
+from openfl_flows.data.blind.config import RANDOM, SplitConfig
+from openfl_flows.data.blind.split import NO_PART, open_split
+from openfl_flows.data.blind.structures import structure_parts
 from openfl_flows.data.skew import NOTE as SKEW_NOTE
 from openfl_flows.data.structures.select import (
     Structure,
@@ -57,6 +60,7 @@ class OpenFold3Task:
         network: OpenFold3 and how large it is.
         training: How sites train and measure.
         data: Which structures, and how they are dealt.
+        split: How training, validation and test are told apart.
         predictions: Test structures that the finished model's predictions are shown of.
     """
 
@@ -67,6 +71,7 @@ class OpenFold3Task:
     network: OpenFold3Config = field(default_factory=OpenFold3Config)
     training: OpenFold3Training = field(default_factory=OpenFold3Training)
     data: StructureSelection = field(default_factory=StructureSelection)
+    split: SplitConfig = RANDOM
     predictions: int = 2
 
     def __post_init__(self) -> None:
@@ -95,6 +100,8 @@ class OpenFold3Task:
         skew = Table(columns=skew_columns, rows=skew_rows, note=SKEW_NOTE)
         kept, found = len(self._chosen), len(self._set.structures)
         note = f"{kept:,} of {found:,} structures of {self.data.path}"
+        if self._parts is not None and (left := list(self._parts.values()).count(NO_PART)):
+            note += f"; {left:,} left out: their chains and ligands are in different parts"
         facts = columns[4:]
         return Table(columns=columns, rows=rows, note=note, facts=facts, skew=skew)
 
@@ -190,7 +197,12 @@ class OpenFold3Task:
 
     @cached_property
     def _dealt(self) -> Mapping[str, SiteStructures]:
-        return deal(self._chosen, self.sites, self.data, self.seed)
+        return deal(self._chosen, self.sites, self.data, self.seed, self._parts)
+
+    @cached_property
+    def _parts(self) -> Mapping[str, str] | None:
+        blind = open_split(self.split)
+        return None if blind is None else structure_parts(blind, self._set, self._chosen)
 
     def _learner(self, parts: SiteStructures, site: str) -> Learner:
         train, val, test = (self._ids(part) for part in parts)

@@ -31,6 +31,8 @@ from openfl_flows.learners.uplink import Uplink
 from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.models.torch_files import load_whole
 from openfl_flows.ops.files import load_state, map_state, save_state
+from openfl_flows.ops.own_part import note_own_part
+from openfl_flows.privacy.protection import OPEN, Protection
 from openfl_flows.state import State
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Site:
             which every round must have as many steps; None to validate the model.
         compression: How updates travel.
         streaming: How the model is synchronised in fragments.
+        protection: How updates are hidden.
+        sites: How many sites there are.
 
     Attributes:
         ahead_seconds: How long those steps took of the round trained last that were taken in the
@@ -79,10 +83,12 @@ class Site:
         average: Ema | None = None,
         compression: Compression = AS_IT_IS,
         streaming: Streaming = PLAIN,
+        protection: Protection = OPEN,
+        sites: int = 1,
     ) -> None:
         self.name = name
         self.folder = folder
-        self.uplink = Uplink(folder, name, compression, streaming.fragments)
+        self.uplink = Uplink(folder, name, compression, streaming.fragments, protection, sites)
         self._factory = factory
         self._budget = budget
         self._resident = resident
@@ -90,6 +96,7 @@ class Site:
         self._average = average and SiteAverage(folder, average, budget.num_steps(0))
         self._streaming = streaming
         self.ahead_seconds = 0.0
+        self._first_round = 1
         self._ahead: tuple[int, Future[tuple[Begun, float]]] | None = None
 
     def validate(self, model: State, round_: int) -> Means:
@@ -116,7 +123,12 @@ class Site:
         return means
 
     def train(self, model: State, round_: int) -> TrainReport:
-        """Train for the budget of ``round_`` from the global model, or from what of it is due."""
+        """Train for the budget of ``round_`` from the global model, or from what of it is due.
+
+        Raises:
+            ValueError: The site may send no more updates of its data.
+        """
+        self.uplink.check_budget(model, round_)
         learner, progress = self._learner(round_), self._progress(round_)
         if self._streaming.plain:
             learner.receive(model)
@@ -196,6 +208,8 @@ class Site:
             return report, self._update(done)
         report = self.train(model, round_)
         update = self.finish_round(round_)
+        counts = {"num_samples": report.num_samples, "num_steps": report.num_steps}
+        note_own_part(self.folder, round_, {"model": model.digest(), **counts})
         write_json(
             self.folder / _COMPLETED,
             {
@@ -204,8 +218,7 @@ class Site:
                 "model": model.digest(),
                 "update": update.digest(),
                 "metrics": {name: (m.total, m.count) for name, m in report.metrics.items()},
-                "num_samples": report.num_samples,
-                "num_steps": report.num_steps,
+                **counts,
             },
         )
         return report, update
@@ -229,6 +242,15 @@ class Site:
         means = learner.validate()
         self._release()
         return means
+
+    @property
+    def untrained(self) -> bool:
+        """Whether no round that was trained here has left anything."""
+        return self._last_completed() is None and not any(self.folder.glob("local-*.pt"))
+
+    def begin_at(self, round_: int) -> None:
+        """Have ``round_`` be the first one of this site, which takes part from there on."""
+        self._first_round = round_
 
     def forget_completed(self) -> None:
         """Have the last round trained anew when it is asked for: nobody took its update."""
@@ -273,7 +295,7 @@ class Site:
         learner, last = _resident.get(self.folder, (None, -1))
         if learner is None or last != round_ - 1:
             learner = self._factory()
-            if round_ > 1:
+            if round_ > self._first_round:
                 learner.restore(_load(self._file(self._round_before(round_))))
             _resident[self.folder] = (learner, round_ - 1)
         return learner

@@ -1,8 +1,8 @@
 """The aggregator's side of a run: joins the sites' updates and commits each round to disk."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from openfl_flows.codecs.base import Compression
@@ -14,9 +14,11 @@ from openfl_flows.joins.streaming import due
 from openfl_flows.metrics.mean import Means, merge, values
 from openfl_flows.ops.events import EventFiles
 from openfl_flows.ops.files import let_go
+from openfl_flows.ops.memory import resident_bytes
 from openfl_flows.ops.movement import movement
 from openfl_flows.ops.rounds import NOTHING, Checkpoint, RoundRecord, SiteRound
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.privacy.fixed_point import summed
 from openfl_flows.state import State
 from openfl_flows.update import Update
 
@@ -36,6 +38,7 @@ class Contribution:
         frames: SHA-256 over them; empty under the exact codec.
         bytes_up: Bytes that the site sent, all in all.
         bytes_down: Bytes that it was sent.
+        rss_bytes: What the site's process held in the end.
     """
 
     update: Update
@@ -48,6 +51,7 @@ class Contribution:
     frames: str = ""
     bytes_up: int = 0
     bytes_down: int = 0
+    rss_bytes: int = 0
 
 
 class Aggregation:
@@ -60,6 +64,7 @@ class Aggregation:
         compression: How models travel. Under a lossy codec the model that a round makes is what
             the sites make of its frames, so that all have the same one.
         fragments: Parts of the model, of which each round joins one; ``join`` must be made for it.
+        secure: Updates are integers, behind masks or not, and their sum is all that is looked at.
     """
 
     def __init__(
@@ -69,8 +74,10 @@ class Aggregation:
         ema: Ema | None,
         compression: Compression = AS_IT_IS,
         fragments: int = 1,
+        secure: bool = False,
     ) -> None:
         self._run = run
+        self._secure = secure
         self._join = join
         self._ema = ema
         self._compression = compression
@@ -84,12 +91,21 @@ class Aggregation:
         """Start the clock of a round."""
         self._began = time.monotonic()
 
-    def join(self, model: State, contributions: list[Contribution]) -> State:
+    def join(
+        self,
+        model: State,
+        contributions: list[Contribution],
+        *,
+        left_out: Mapping[str, str] | None = None,
+        refused: Mapping[str, str] | None = None,
+    ) -> State:
         """Join one round's contributions, commit the round, return the next global model.
 
         Args:
             model: The global model that the round began with.
             contributions: One of each site; emptied, so that each model can be freed once joined.
+            left_out: Why a site of the plan has no part in it, by site.
+            refused: Why an update was refused in it, by site.
 
         Raises:
             ValueError: An update is refused.
@@ -100,9 +116,17 @@ class Aggregation:
         received = values(merge(c.received for c in reversed(contributions)))
         bytes_up = sum(c.frames_bytes for c in contributions)
         before = due(model, self._fragments, self._run.round + 1)
-        moved = movement(before, [c.update for c in reversed(contributions)])
         began = time.monotonic()
-        joined, join_state = self._join.apply(model, _one_by_one(contributions), self._join_state)
+        if self._secure:
+            updates: Iterable[Update] = [summed(before, _one_by_one(contributions))]
+            moved = movement(before, [*updates])
+            # How far apart the sites are is nobody's business.
+            del moved["drift"]
+        else:
+            updates = _one_by_one(contributions)
+            moved = movement(before, [c.update for c in reversed(contributions)])
+            began = time.monotonic()
+        joined, join_state = self._join.apply(model, updates, self._join_state)
         broadcast = self._broadcast(joined, model)
         joined = broadcast.model
         join_seconds = time.monotonic() - began
@@ -117,10 +141,14 @@ class Aggregation:
             seconds=time.monotonic() - self._began,
             bytes_up=bytes_up,
             bytes_down=broadcast.frames_bytes * len(sites),
-            sites=sites,
+            sites={site: _with_join(part, join_seconds) for site, part in sites.items()},
             movement=moved,
             join_seconds=join_seconds,
             frames=frames_digest(list(broadcast.frames.values())) if broadcast.frames else "",
+            left_out=left_out or {},
+            refused=refused or {},
+            rss_bytes=resident_bytes(),
+            model_bytes=joined.nbytes,
         )
         self._run.measured(received)
         self._events.write_global(self._run.round, received)
@@ -187,4 +215,14 @@ def _site_round(contribution: Contribution) -> SiteRound:
         bytes_up=contribution.bytes_up,
         bytes_down=contribution.bytes_down,
         frames=contribution.frames,
+        update=contribution.update.state.digest(),
+        rss_bytes=contribution.rss_bytes,
     )
+
+
+def _with_join(part: SiteRound, join_seconds: float) -> SiteRound:
+    """A site that waited for the others waits for the join, too."""
+    if "wait" not in part.seconds:
+        return part
+    wait = part.seconds["wait"] + join_seconds
+    return replace(part, seconds={**part.seconds, "wait": wait})

@@ -2,20 +2,23 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from openfl_flows.ops.rounds import RoundRecord
+from openfl_flows.ops.costs import rate, round_cost
+from openfl_flows.ops.rounds import RoundRecord, SiteRound
 
 
 class EventFiles:
     """Event files of a run: ``tensorboard --logdir RUN/tensorboard`` overlays sites and global.
 
     Args:
-        folder: Parent of one folder per site and one named ``global``.
+        folder: Parent of one folder per site and one each named ``global`` and ``aggregator``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,10 +30,20 @@ class EventFiles:
         self._write("global", round_, metrics)
 
     def write_sites(self, record: RoundRecord) -> None:
-        """Write every site's training and local validation of a round, and its seconds."""
+        """Write every site's training and local validation of a round, and what it took."""
+        entry = asdict(record)
+        cost = round_cost(entry)
         for site, part in record.sites.items():
-            seconds = {f"seconds/{task}": value for task, value in part.seconds.items()}
-            self._write(site, record.round, {**part.metrics, **seconds})
+            figures = _figures(part, entry["sites"][site])
+            if cost is not None:
+                figures["seconds/cost"] = cost.seconds if site == cost.site else 0.0
+            self._write(site, record.round, {**part.metrics, **figures})
+        aggregator = {
+            "seconds/round": record.seconds,
+            "seconds/join": record.join_seconds,
+            **({"memory/bytes": float(record.rss_bytes)} if record.rss_bytes else {}),
+        }
+        self._write("aggregator", record.round, aggregator)
 
     def _write(self, name: str, round_: int, metrics: Mapping[str, float]) -> None:
         if name not in self._writers:
@@ -40,3 +53,15 @@ class EventFiles:
         event = Event(wall_time=time.time(), step=round_, summary=Summary(value=rows))
         self._writers[name].add_event(event)
         self._writers[name].flush()
+
+
+def _figures(part: SiteRound, entry: Mapping[str, Any]) -> dict[str, float]:
+    """A site's seconds by task and part, its speed and its memory, where they were measured."""
+    seconds = {f"seconds/{task}": value for task, value in part.seconds.items()}
+    speed = {
+        f"bytes_per_second/{way}": rate(entry, way)
+        for way in ("upload", "download")
+        if way in part.seconds
+    }
+    memory = {"memory/bytes": float(part.rss_bytes)} if part.rss_bytes else {}
+    return {**seconds, **speed, **memory}

@@ -14,10 +14,20 @@ from openfl_flows.atomic import replacing
 from openfl_flows.state import State
 
 
-def save_state(path: Path, state: State) -> None:
-    """Write ``state`` as safetensors, its digest and frozen names in the metadata, atomically."""
+def save_state(path: Path, state: State, *, ledger: str | None = None) -> None:
+    """Write ``state`` as safetensors, its digest and frozen names in the metadata, atomically.
+
+    Args:
+        path: The file.
+        state: What to write.
+        ledger: Head of the run's ledger once it has the round that made the state, to be kept in
+            the metadata.
+    """
+    described = {"digest": state.digest(), "frozen": state.frozen}
+    if ledger is not None:
+        described["ledger"] = ledger
     # One key: safetensors writes several in an order that changes from run to run.
-    metadata = {"state": json.dumps({"digest": state.digest(), "frozen": state.frozen})}
+    metadata = {"state": json.dumps(described)}
     with replacing(path) as temporary:
         safetensors.numpy.save_file(dict(state), temporary, metadata)
 

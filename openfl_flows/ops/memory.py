@@ -10,6 +10,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 2**20
 # None outside glibc.
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def peak_rss_bytes() -> int:
@@ -21,6 +22,20 @@ def peak_rss_bytes() -> int:
     if _STATUS.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text())):
         return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_bytes() -> int:
+    """What this process holds now, once all that was freed is given back to the system, in bytes.
+
+    Files that are mapped do not count: the system takes their memory back whenever it likes. Where
+    the system does not say, it is 0.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+    text = _STATUS.read_text() if _STATUS.exists() else ""
+    return sum(
+        int(kilobytes) * 1024 for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s*(\d+) kB", text)
+    )
 
 
 def return_freed_memory() -> None:

@@ -16,12 +16,14 @@ class SiteRound:
         num_steps: Optimizer steps taken.
         metrics: Training and local validation, by name.
         received: Validation of the global model as it arrived, by name.
-        seconds: Wall seconds by task, and of ``encode``, ``decode``, ``upload``, ``download`` and
-            ``wait`` where they were measured.
+        seconds: Wall seconds by task, and of ``encode``, ``decode``, ``upload``, ``download``,
+            ``wait`` and ``absent`` where they were measured.
         peak_rss_bytes: The most memory the site's process ever held.
         bytes_up: Bytes that the site sent.
         bytes_down: Bytes that it was sent.
         frames: SHA-256 over the frames of its update, in hexadecimal.
+        update: Digest of its update as the aggregator had it; empty where nothing was sent.
+        rss_bytes: What the site's process held after the round, 0 where it was not measured.
     """
 
     num_samples: int
@@ -33,6 +35,8 @@ class SiteRound:
     bytes_up: int = 0
     bytes_down: int = 0
     frames: str = ""
+    update: str = ""
+    rss_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,10 @@ class RoundRecord:
         movement: Norms of :func:`openfl_flows.ops.movement.movement`.
         join_seconds: Wall seconds of joining the updates and encoding the result.
         frames: SHA-256 over the frames that take the model to the sites, in hexadecimal.
+        left_out: Why a site of the plan had no part in it, by site.
+        refused: Why an update was refused in it, by site; it may have sent another one since.
+        rss_bytes: What the aggregator's process held once it had joined.
+        model_bytes: Of the model.
     """
 
     round: int
@@ -63,6 +71,10 @@ class RoundRecord:
     movement: Mapping[str, float] = field(default_factory=dict)
     join_seconds: float = 0.0
     frames: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    rss_bytes: int = 0
+    model_bytes: int = 0
 
 
 NOTHING = State({})

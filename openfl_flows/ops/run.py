@@ -1,26 +1,26 @@
 """The run directory: one run's record, checkpoints and sites, readable by machines.
 
 ``run.json`` is the truth: a round exists once it is in there. It is replaced atomically after the
-round's checkpoint is on disk, so a kill at any moment leaves the last whole round.
+round's checkpoint and its line of the ledger are on disk, so a kill at any moment leaves the last
+whole round.
 """
 
-import contextlib
-import json
 import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from openfl_flows.atomic import put_copy, write_json
 from openfl_flows.ops.files import load_state, map_state, save_state
+from openfl_flows.ops.ledger import LEDGER, Ledger, read_ledger
+from openfl_flows.ops.ledger_lines import round_line, start_line
 from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.ops.record import FORMAT, read_record, versions
 from openfl_flows.ops.rounds import NOTHING, Checkpoint, RoundRecord
 from openfl_flows.state import State
 
-FORMAT = 1
 Kind = Literal["federated", "centralized", "local"]
 Tested = Literal["last", "best"]
 """Which model is measured on test data: the last one, or the one with the best validation."""
@@ -28,11 +28,9 @@ Mode = Literal["min", "max"]
 Weights = Literal["model", "average"]
 BEST = "best.safetensors"
 """The best model, at the top of the folder."""
-PACKAGES = ("openfl-flows", "openfl", "torch", "rdkit", "numpy", "hydra-core", "ray")
 
 # Of the last checkpoint, at the top of the folder of a finished run.
 _KEPT = ("model.safetensors", "join.safetensors", "ema.safetensors")
-_KEYS = frozenset({"kind", "status", "config", "initial", "rounds", "digest", "metrics"})
 
 
 class RunDirectory:
@@ -47,6 +45,7 @@ class RunDirectory:
         self.path = path
         self.record = record
         self._kept: str | None = None
+        self._ledger: Ledger | None = None
 
     @classmethod
     def create(
@@ -81,7 +80,7 @@ class RunDirectory:
             "kind": kind,
             "status": "running",
             "config": config,
-            "versions": _versions(),
+            "versions": versions(),
             "initial": {"digest": initial.model.digest(), "metrics": {}},
             "rounds": [],
             "digest": initial.model.digest(),
@@ -92,7 +91,9 @@ class RunDirectory:
             unknown = {"round": None, "value": None, "digest": None}
             record["best"] = {"metric": best[0], "mode": best[1], "weights": weights, **unknown}
         run = cls(path, record)
-        run._save_checkpoint(0, initial)
+        ledger = run._new_ledger()
+        run._save_checkpoint(0, initial, ledger.head)
+        run._enter(ledger)
         run.write()
         return run
 
@@ -103,22 +104,7 @@ class RunDirectory:
         Raises:
             ValueError: There is no readable ``run.json`` of this format.
         """
-        file = path / "run.json"
-        if not file.is_file():
-            raise ValueError(
-                f"{path}: not a run directory, or of a run that was stopped before it began: "
-                "it has no run.json"
-            )
-        try:
-            record = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file}: not readable as JSON: {error}") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise ValueError(f"{file}: expected format {FORMAT} of a run record")
-        missing = sorted(_KEYS - record.keys())
-        if missing:
-            raise ValueError(f"{file}: {missing[0]!r} is missing, expected a whole run record")
-        return cls(path, record)
+        return cls(path, read_record(path))
 
     @classmethod
     def resume(
@@ -151,6 +137,7 @@ class RunDirectory:
                 f"federation.rounds={rounds}, expected at least the {run.round} that {path} has"
             )
         run.model(), run.join_state(), run.best_model(), run.frames(), run.residual()
+        run.ledger()
         if (run.average() is not None) != average:
             raise ValueError(
                 f"{run._checkpoint_folder(run.round) / 'ema.safetensors'}: "
@@ -163,6 +150,8 @@ class RunDirectory:
 
     def go_on(self) -> None:
         """Write the record of a resumed run, and remove what a kill left half-written."""
+        if "ledger" in self.record:
+            self._enter(self.ledger())
         self.write()
         for stray in self.path.rglob(".*.tmp"):
             stray.unlink()
@@ -282,14 +271,44 @@ class RunDirectory:
         # Runs of before it could be chosen tested the last one.
         return str(self.record.get("tested", self.record)["digest"])
 
+    def ledger(self) -> Ledger:
+        """The ledger of the whole rounds; a new one in a run that has none yet.
+
+        Raises:
+            ValueError: It is missing or broken, or is not the one in the record.
+        """
+        if self._ledger is None:
+            kept = self.record.get("ledger")
+            if kept is None:
+                return self._new_ledger()
+            file = self.path / LEDGER
+            ledger = read_ledger(file).upto(kept["lines"])
+            if ledger.summary() != kept:
+                raise ValueError(
+                    f"{file}: {len(ledger.lines)} lines with the head {ledger.head[:12]}, expected "
+                    f"{kept['lines']} with {kept['head'][:12]} as in run.json"
+                )
+            self._ledger = ledger
+        return self._ledger
+
     def commit(self, round_record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
-        """Make a round exist: its checkpoint first, then the record that names it.
+        """Make a round exist: its checkpoint and its line first, then the record that names it.
 
         Returns:
             The checkpoint; all but the model as files, mapped into memory.
         """
-        self._save_checkpoint(round_record.round, checkpoint)
-        self.record["rounds"].append(asdict(round_record))
+        record = asdict(round_record)
+        line = round_line(
+            self.record["config"],
+            record,
+            before=self.record["digest"],
+            join_state=checkpoint.join_state.digest(),
+            average=None if checkpoint.average is None else checkpoint.average.digest(),
+        )
+        ledger = self.ledger().append("round", line)
+        self._save_checkpoint(round_record.round, checkpoint, ledger.head)
+        self._enter(ledger)
+        self.record["rounds"].append(record)
         self.record["digest"] = round_record.digest
         self.write()
         for old in range(max(0, round_record.round - 1)):
@@ -368,12 +387,26 @@ class RunDirectory:
     def _checkpoint_folder(self, round_: int) -> Path:
         return self.path / "checkpoints" / f"{round_:05d}"
 
-    def _save_checkpoint(self, round_: int, checkpoint: Checkpoint) -> None:
+    def _new_ledger(self) -> Ledger:
+        line = start_line(
+            self.record["config"],
+            kind=self.record["kind"],
+            round_=self.round,
+            model=self.record["digest"],
+        )
+        return Ledger().append("start", line)
+
+    def _enter(self, ledger: Ledger) -> None:
+        """Put a ledger in place and into the record, which is still to be written."""
+        ledger.write(self.path / LEDGER)
+        self._ledger, self.record["ledger"] = ledger, ledger.summary()
+
+    def _save_checkpoint(self, round_: int, checkpoint: Checkpoint, head: str) -> None:
         folder = self._checkpoint_folder(round_)
-        save_state(folder / "model.safetensors", checkpoint.model)
-        save_state(folder / "join.safetensors", checkpoint.join_state)
+        save_state(folder / "model.safetensors", checkpoint.model, ledger=head)
+        save_state(folder / "join.safetensors", checkpoint.join_state, ledger=head)
         if checkpoint.average is not None:
-            save_state(folder / "ema.safetensors", checkpoint.average)
+            save_state(folder / "ema.safetensors", checkpoint.average, ledger=head)
         for name, state in (("frames", checkpoint.frames), ("residual", checkpoint.residual)):
             if state:
                 save_state(folder / f"{name}.safetensors", state)
@@ -383,11 +416,3 @@ def _better(value: float, best: Mapping[str, Any]) -> bool:
     if best["value"] is None:
         return True
     return bool(value < best["value"] if best["mode"] == "min" else value > best["value"])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

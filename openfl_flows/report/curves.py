@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from openfl_flows.ops.spans import task_seconds
 from openfl_flows.report.intervals import Interval
 from openfl_flows.report.metric_names import metric
-from openfl_flows.report.series import Points, Series, sites, task_seconds, tasks
+from openfl_flows.report.series import Points, Series, sites, tasks
 
 # Okabe and Ito's colours for all kinds of colour vision, without black and yellow.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")

@@ -16,8 +16,10 @@ from markupsafe import Markup
 from openfl_flows.atomic import write_atomically
 from openfl_flows.metrics.class_scores import rate_of
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.ops.spans import task_seconds
 from openfl_flows.report import curves, metric_names, series
 from openfl_flows.report.classification import find_test_sets, rate_table, read_sections
+from openfl_flows.report.privacy import read_privacy
 from openfl_flows.report.round_time import read_section
 
 _PICTURES = {
@@ -83,6 +85,7 @@ def write_report(run: Path) -> Path:
             metric_charts=[curves.metric_chart(s, site_colors) for s in series.series(record)],
             time_charts=_time_charts(record, site_colors),
             round_time=read_section(record),
+            privacy=read_privacy(record, run),
             partition=partition,
             skew=skew,
             partition_chart=_partition_chart(partition),
@@ -119,7 +122,7 @@ def page_environment() -> jinja2.Environment:
         "number": metric_names.number,
         "size": metric_names.size,
         "duration": metric_names.duration,
-        "task_seconds": series.task_seconds,
+        "task_seconds": task_seconds,
         # The only markup that is not escaped: what matplotlib wrote, with its text escaped.
         "svg": Markup,
     }

@@ -98,6 +98,7 @@ _KNOWN = {
     "weight_norm": Metric(label="norm of the weights"),
     "update_norm": Metric(label="norm of the sites’ mean step"),
     "drift": Metric(label="drift of the sites from their mean"),
+    "epsilon": Metric(label="privacy spent, ε", better="lower"),
     "nll": Metric(label="NLL", unit="nats", better="lower"),
     "elbo": Metric(label="negative ELBO", unit="nats", better="lower"),
     "x_ce": Metric(label="atom cross-entropy", unit="nats", better="lower"),

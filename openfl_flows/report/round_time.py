@@ -9,9 +9,10 @@ from openfl_flows.experiment import traffic_of
 from openfl_flows.learners.base import Table
 from openfl_flows.ops.link import site_links
 from openfl_flows.ops.round_time import RoundTime, SiteWork, predicted_round
+from openfl_flows.ops.spans import TRAVEL, path, task_seconds
 from openfl_flows.report import curves
 from openfl_flows.report.metric_names import duration, number
-from openfl_flows.report.series import TRAVEL, sites, task_seconds
+from openfl_flows.report.series import sites
 from openfl_flows.state import BUCKET_BYTES
 
 PARTS = ("download", "decode", "compute", "encode", "upload", "join", "wait")
@@ -130,15 +131,7 @@ def slowest_site(record: Mapping[str, Any]) -> list[str]:
 def _busy(record: Mapping[str, Any], site: str) -> float:
     """Seconds until a site's update is with the aggregator, less what goes on at once."""
     entries = [entry["sites"][site] for entry in record["rounds"] if site in entry["sites"]]
-    return _median(_busy_seconds(part, delay_of(record)) for part in entries)
-
-
-def _busy_seconds(part: Mapping[str, Any], delay: int) -> float:
-    seconds: Mapping[str, float] = part["seconds"]
-    transfer = seconds.get("download", 0.0) + seconds.get("upload", 0.0)
-    exposed = max(0.0, transfer - delay * _step(part))
-    work = task_seconds(part) + seconds.get("decode", 0.0) + seconds.get("encode", 0.0)
-    return work + exposed
+    return _median(path(part, delay_of(record)) for part in entries)
 
 
 def _work(part: Mapping[str, Any], delay: int) -> SiteWork:

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openfl_flows.metrics.class_scores import rate_of
+from openfl_flows.ops.spans import TRAVEL
 
 Points = dict[int, float]
 """Values by round; round 0 is the initial model."""
-
-TRAVEL = frozenset({"download", "decode", "encode", "upload", "wait"})
-"""What a site times beside its tasks: the ways of models and updates."""
 
 
 def samples(record: Mapping[str, Any]) -> dict[int, int]:
@@ -49,11 +47,6 @@ def tasks(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Every task that any site timed, in the order in which they first appear."""
     parts = (site for entry in record["rounds"] for site in entry["sites"].values())
     return _distinct(task for site in parts for task in site["seconds"] if task not in TRAVEL)
-
-
-def task_seconds(part: Mapping[str, Any]) -> float:
-    """Seconds of all tasks of one site's part in a round."""
-    return float(sum(s for task, s in part["seconds"].items() if task not in TRAVEL))
 
 
 def series(record: Mapping[str, Any], *, rates: bool = False) -> tuple[Series, ...]:

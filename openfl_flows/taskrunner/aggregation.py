@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from openfl_flows.codecs.recipes import AS_IT_IS
 from openfl_flows.joins.recipes import build_ema, build_join
 from openfl_flows.joins.streaming import due, streaming
 from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
+from openfl_flows.ops.ledger import LEDGER
 from openfl_flows.ops.run import Mode, RunDirectory, Weights
 from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.status import Status
+from openfl_flows.taskrunner.turns import Turn, with_turns
 from openfl_flows.taskrunner.wire import (
     fragment_due,
     from_buckets,
     from_model_tensors,
     means_of,
     to_buckets,
+    update_due,
 )
 from openfl_flows.update import Update
 
@@ -33,6 +37,10 @@ RECEIVED, TRAINED, VALIDATED = (
 )
 """The tasks of a round, in order."""
 
+NOT_NAMED, NOT_READY = "not in plan/cols.yaml", "not ready when the round began"
+"""Why a site of the plan is left out of a round."""
+
+_NOTHING = np.empty(0, np.float32)
 _LINK_SECONDS = ("download", "decode", "encode", "upload")
 # What may change between two starts of one run.
 _FREE = frozenset({"federation.rounds", "initial", "name", "network"})
@@ -67,6 +75,10 @@ class JoinAggregation(AggregationFunction):
         self._path = Path(run)
         self._aggregation: Aggregation | None = None
         self._joined: tuple[int, dict[str, Array]] | None = None
+        self.turns: Callable[[], Mapping[str, Turn]] = dict
+        """When the sites took their turns in the round at hand, as the aggregator saw it."""
+        self.status: Status | None = None
+        """What the aggregator knows of the sites: why one is left out, or was refused."""
 
     @property
     def begun(self) -> bool:
@@ -83,6 +95,7 @@ class JoinAggregation(AggregationFunction):
         weights: Weights = "model",
         compression: Compression = AS_IT_IS,
         fragments: int = 1,
+        secure: bool = False,
     ) -> RunDirectory:
         """Go on with the run directory, or start it; one that is finished stays as it is.
 
@@ -94,13 +107,14 @@ class JoinAggregation(AggregationFunction):
             weights: What is validated, and so can be the best.
             compression: How models travel.
             fragments: Parts of the model, of which each round joins one.
+            secure: Updates are integers behind masks, of which only the sum is looked at.
 
         Raises:
             ValueError: The run directory is of another plan, or damaged.
         """
         average = self._ema is not None
         join = streaming(self._join, fragments)
-        self._fragments = fragments
+        self._fragments, self._secure = fragments, secure
         if self.begun:
             self.run = RunDirectory.open(self._path)
             different = _difference(self.run.record["config"], config) if config else None
@@ -121,18 +135,23 @@ class JoinAggregation(AggregationFunction):
             self.run = RunDirectory.create(
                 self._path, config=config, initial=first, best=best, weights=weights
             )
-        self._aggregation = Aggregation(self.run, join, self._ema, compression, fragments)
+        self._aggregation = Aggregation(self.run, join, self._ema, compression, fragments, secure)
         return self.run
+
+    def begin(self) -> None:
+        """Start the clock of a round that has waited for its sites until now."""
+        if self._aggregation is not None:
+            self._aggregation.begin()
 
     def let_go(self) -> None:
         """Forget the model that the last round made: the run directory has it."""
         self._joined = None
 
     def _remove_unbegun(self) -> None:
-        """Remove what a kill left of a run that has no record yet: at most its first checkpoint."""
+        """Remove what a kill left of a run without a record: its first checkpoint and line."""
         left = [file for file in self._path.rglob("*") if file.is_file()]
-        first = self._path / "checkpoints" / "00000"
-        if all(file.suffix == ".tmp" or file.parent == first for file in left):
+        first, ledger = self._path / "checkpoints" / "00000", self._path / LEDGER
+        if all(file.suffix == ".tmp" or file.parent == first or file == ledger for file in left):
             shutil.rmtree(self._path, ignore_errors=True)
 
     def call(
@@ -167,7 +186,8 @@ class JoinAggregation(AggregationFunction):
             prefix, _ = fragment_due(joined.spec, self._fragments, fl_round + 1)
             moved = due(joined, self._fragments, fl_round + 1)
             self._joined = fl_round, to_buckets(moved, prefix)
-        return self._joined[1][tensor_name]
+        # An update behind masks has more buckets, and nobody is served any of these.
+        return self._joined[1].get(tensor_name, _NOTHING)
 
     def _join_round(self, rows: list[Any], sites: list[str], fl_round: int) -> State:
         if self._aggregation is None:
@@ -182,15 +202,41 @@ class JoinAggregation(AggregationFunction):
             raise ValueError(f"{self._path} has {self.run.round} rounds, expected {fl_round}")
         model = self.run.model()
         own = [row for row in rows if row["round"] == fl_round]
-        contributions = [
-            contribution(site, model, own, round_=fl_round + 1, fragments=self._fragments)
-            for site in sites
-        ]
-        return self._aggregation.join(model, contributions)
+        contributions = with_turns(
+            [
+                contribution(
+                    site,
+                    model,
+                    own,
+                    round_=fl_round + 1,
+                    fragments=self._fragments,
+                    secure=self._secure,
+                )
+                for site in sites
+            ],
+            self.turns(),
+        )
+        planned = self.run.record["config"].get("federation", {}).get("sites", ())
+        return self._aggregation.join(
+            model,
+            contributions,
+            left_out={site: self._why_not(site) for site in sorted({*planned} - {*sites})},
+            refused=dict(self.status.refusals) if self.status is not None else {},
+        )
+
+    def _why_not(self, site: str) -> str:
+        named = self.status is not None and site in self.status.sites
+        return NOT_READY if named else NOT_NAMED
 
 
 def contribution(
-    site: str, model: State, rows: Iterable[Any], *, round_: int, fragments: int = 1
+    site: str,
+    model: State,
+    rows: Iterable[Any],
+    *,
+    round_: int,
+    fragments: int = 1,
+    secure: bool = False,
 ) -> Contribution:
     """Put together what one site sent in one round.
 
@@ -200,6 +246,7 @@ def contribution(
         rows: The rows of the tensor database of that round.
         round_: Its number, from 1.
         fragments: Parts of the model, of which each round joins one.
+        secure: The update is integers behind masks.
 
     Raises:
         ValueError: A bucket is missing or does not fit the model.
@@ -207,9 +254,9 @@ def contribution(
     found = sent_by(site, rows)
     facts = {task: found[frozenset(("fact", task))] for task in (RECEIVED, TRAINED, VALIDATED)}
     sums = {task: means_of(found[frozenset(("sums", task))]) for task in facts}
-    prefix, spec = fragment_due(model.spec, fragments, round_)
+    prefix, spec = update_due(model.spec, fragments, round_, secure=secure)
     frozen = {}
-    if fragments == 1:
+    if fragments == 1 and not secure:
         spec, frozen = model.spec, {name: model[name] for name in model.frozen}
     return Contribution(
         update=Update(
@@ -221,19 +268,36 @@ def contribution(
         received=sums[RECEIVED],
         trained=sums[TRAINED],
         validated=sums[VALIDATED],
-        seconds={
-            "local_model_validation" if task == VALIDATED else task: float(fact["seconds"])
-            for task, fact in facts.items()
-        }
-        | {
-            part: sum(float(fact.get(part, 0)) for fact in facts.values()) for part in _LINK_SECONDS
-        },
+        seconds=site_seconds(facts),
         peak_rss_bytes=int(max(fact["peak_rss_bytes"] for fact in facts.values())),
+        rss_bytes=int(facts[VALIDATED].get("rss_bytes", 0)),
         frames_bytes=int(facts[TRAINED].get("frames_bytes", 0)),
         frames=facts[TRAINED].get("frames", np.empty(0, np.uint8)).tobytes().hex(),
         bytes_up=int(sum(fact.get("bytes_up", 0) for fact in facts.values())),
         bytes_down=int(sum(fact.get("bytes_down", 0) for fact in facts.values())),
     )
+
+
+def site_seconds(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """A site's seconds by task, and of what happens between its tasks.
+
+    Args:
+        facts: What the site tells of the tasks of one round, by task.
+    """
+    tasks = {
+        "local_model_validation" if task == VALIDATED else task: float(fact["seconds"])
+        for task, fact in facts.items()
+    }
+    # The first task's upload is of the last round's last result, whose answer waits for the join.
+    own = {
+        part: sum(
+            float(fact.get(part, 0))
+            for task, fact in facts.items()
+            if (part, task) != ("upload", RECEIVED)
+        )
+        for part in _LINK_SECONDS
+    }
+    return {**tasks, **own}
 
 
 def sent_by(site: str, rows: Iterable[Any]) -> dict[frozenset[str], dict[str, Array]]:

@@ -3,7 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,29 @@ from openfl.component.aggregator.aggregator import Aggregator as OpenFLAggregato
 from openfl.protocols import utils
 from openfl.utilities import TaskResultKey, TensorKey
 
-from openfl_flows.atomic import replacing
-from openfl_flows.experiment import traffic_of
-from openfl_flows.metrics.mean import merge, values
-from openfl_flows.ops.admission import Proportion, update_norm
-from openfl_flows.ops.events import EventFiles
+from openfl_flows.experiment import check, evaluation_of, traffic_of
+from openfl_flows.ops.admission import Proportion
 from openfl_flows.ops.inbox import Inbox, Result
 from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.ops.run import Mode, RunDirectory
-from openfl_flows.state import Array, State
+from openfl_flows.readiness.rules import Readiness
+from openfl_flows.state import Array
 from openfl_flows.taskrunner.aggregation import TRAINED, VALIDATED, JoinAggregation, sent_by
-from openfl_flows.taskrunner.broadcast import Broadcast, held_digest, held_tag
+from openfl_flows.taskrunner.announcements import ANNOUNCE, TAG, Announcements
+from openfl_flows.taskrunner.broadcast import Broadcast
+from openfl_flows.taskrunner.ending import finish, write_model
+from openfl_flows.taskrunner.entrance import HELD_SECONDS, READINESS, Entrance, forget_verdicts
+from openfl_flows.taskrunner.evaluation import conclude
 from openfl_flows.taskrunner.keepalive import notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
-from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, sent_as, unframed
+from openfl_flows.taskrunner.results import DATA_SIZE, decoded, keyed, unframed
 from openfl_flows.taskrunner.server import use_refusing_server
+from openfl_flows.taskrunner.serving import Serving
 from openfl_flows.taskrunner.status import Status
-from openfl_flows.taskrunner.wire import AVERAGE, means_of, model_messages, to_buckets
+from openfl_flows.taskrunner.taking import check_awaited, check_result, keep_common, tell_left_out
 from openfl_flows.taskrunner.workspace import federation_id, read_workspace
 
 logger = logging.getLogger(__name__)
-
-FINAL, FINAL_AVERAGE = "final_model_validation", "final_average_validation"
-"""The tasks of the round after the last."""
 
 _OURS = frozenset({"metric", "trained"})
 _UPDATE = frozenset({"trained", TRAINED, VALIDATED})
@@ -55,6 +56,10 @@ class Aggregator(OpenFLAggregator):
         stall_seconds: How long nothing may come of an upload before the operator is told.
         max_norm_ratio: Refuse an update whose norm is more than this many times the lower median
             of the round before (in the first round: of the round itself); None to take any.
+        metrics_port: Where Prometheus may ask on this machine; None for nowhere.
+        secure_aggregation: Updates are masked; OpenFL's own way of it is left alone.
+        readiness: When a round may begin, as the plan's ``network.readiness``; without it, with
+            whoever comes.
         federation_uuid: OpenFL's, which holds 32 bits of the plan's hash.
         settings: All else goes to OpenFL's aggregator.
 
@@ -75,16 +80,22 @@ class Aggregator(OpenFLAggregator):
         patience_seconds: float = 600,
         stall_seconds: float = 120,
         max_norm_ratio: float | None = 10.0,
+        metrics_port: int | None = None,
+        secure_aggregation: bool = False,
+        readiness: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         check_plan(Path("plan") / "plan.yaml")
         notice_lost_connections()
         use_refusing_server()
         return_freed_memory()
-        self._poll_seconds = poll_seconds
-        self._grace_seconds = 10 + 2 * poll_seconds
-        self._proportion = Proportion(max_norm_ratio)
-        self._best = best
+        self._poll_seconds, self._grace_seconds = poll_seconds, 10 + 2 * poll_seconds
+        rules: Readiness = check("network.readiness", Readiness, readiness or {"required": False})
+        self._readiness, self._probe_bytes = rules, rules.probe_mib * 2**20
+        self._begun, self._proportion = False, Proportion(max_norm_ratio)
+        self._best, self._secure = best, secure_aggregation
+        announced = Path(run).parent / "announcements"
+        self._announcements = Announcements(announced, settings["authorized_cols"])
         self._rounds = settings["rounds_to_train"] - 1
         self._joining = settings["assigner"].get_aggregation_type_for_task(TRAINED)
         assert isinstance(self._joining, JoinAggregation)
@@ -92,7 +103,6 @@ class Aggregator(OpenFLAggregator):
         self._told: dict[str, str] = {}
         # OpenFL counts the round up before there is anything to serve in it.
         self._turn = threading.RLock()
-        self._average_names: frozenset[str] = frozenset()
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
             stray.unlink()
         super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
@@ -102,7 +112,11 @@ class Aggregator(OpenFLAggregator):
             rounds=self._rounds,
             patience_seconds=patience_seconds,
             stall_seconds=stall_seconds,
+            poll_seconds=poll_seconds,
+            metrics_port=metrics_port,
         )
+        self._joining.turns = self.status.turns.taken
+        self._joining.status = self.status
         self._begin_round()
 
     @property
@@ -120,8 +134,17 @@ class Aggregator(OpenFLAggregator):
         self.status.heard(collaborator_name)
         if collaborator_name in self._told:
             raise ValueError(self._told.pop(collaborator_name))
+        if not self._time_to_quit():
+            asked = self._entrance.ask(collaborator_name, self.round_number + 1)
+            self._note_who_is_ready()
+            if asked is not None:
+                wait = 0 if asked else max(0, self._poll_seconds - int(HELD_SECONDS))
+                return asked or None, self.round_number, wait, False
         with self._turn:
             tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
+            # Another cycle may have come since the site was let in.
+            if tasks and collaborator_name not in self._members():
+                tasks = None
         return tasks, round_, min(sleep, self._poll_seconds), quits
 
     def get_aggregated_tensor(
@@ -138,34 +161,20 @@ class Aggregator(OpenFLAggregator):
         Raises:
             ValueError: There is no such bucket. OpenFL would wait a minute for it.
         """
+        if TAG in tags:
+            return self._announcements.of(tensor_name)
         key = TensorKey(tensor_name, self.uuid, round_number, report, tags)
-        with self._turn:
-            tensor = self._tensor(key, requested_by)
+        try:
+            with self._turn:
+                found = self._entrance.answer if READINESS in tags else self._serving.array
+                array = found(key, requested_by)
+                kind = key._replace(tags=("model",))
+                tensor = self._nparray_to_named_tensor(kind, array, False, True)
+        except ValueError as error:
+            logger.error("Refused: %s", error)
+            raise
         self.status.heard(requested_by, down=tensor.ByteSize())
         return tensor
-
-    def _tensor(self, key: TensorKey, requested_by: str) -> Any:
-        name, _, round_number, report, tags = key
-        held = held_digest(set(tags))
-        others = set(tags) - {"compressed", held_tag(held)}
-        of_model = not report and others == {"model"} and round_number == self.round_number
-        if of_model and name in self._broadcast.names:
-            return self._nparray_to_named_tensor(
-                TensorKey(name, self.uuid, round_number, report, ("model",)),
-                self._broadcast.frame(name, held),
-                send_model_deltas=False,
-                compress_lossless=True,
-            )
-        if of_model and name in self._average_names:
-            return super().get_aggregated_tensor(
-                name, round_number, report, ("model",), True, requested_by
-            )
-        reason = (
-            f"{requested_by!r} asks for tensor {name[:80]!r} of round {round_number + 1}, expected "
-            f"a bucket of the model of round {self.round_number + 1}"
-        )
-        logger.error("Refused: %s", reason)
-        raise ValueError(reason)
 
     def valid_collaborator_cn_and_id(
         self, cert_common_name: str, collaborator_common_name: str
@@ -196,30 +205,31 @@ class Aggregator(OpenFLAggregator):
             ValueError: It is refused; the message says why.
         """
         self.status.heard(collaborator_name, up=sum(t.ByteSize() for t in named_tensors))
+        if task_name == READINESS:
+            self._entrance.take(collaborator_name, named_tensors, self.round_number + 1)
+            self._note_who_is_ready()
+            return None
+        if task_name == ANNOUNCE:
+            return self._announcements.take(collaborator_name, named_tensors)
         tasks = self.assigner.get_all_tasks_for_round(round_number)
-        if task_name not in tasks or not 0 <= round_number <= min(self.round_number, self._rounds):
-            reason = (
-                f"result of {collaborator_name!r} for {task_name[:80]!r} of round "
-                f"{round_number + 1} refused: expected a task of round {self.round_number + 1}"
-            )
-            self.status.refused(collaborator_name, reason)
-            raise ValueError(reason)
-        # A site that was cut off from the answer sends again.
-        if round_number < self.round_number or self._collaborator_task_completed(
-            collaborator_name, task_name, round_number
-        ):
-            logger.warning(
-                "Result of %r for %s of round %d is not awaited: ignored",
-                collaborator_name, task_name, round_number + 1,
-            )  # fmt: skip
-            return
         try:
+            where = (round_number, self.round_number, self._rounds)
+            check_awaited(collaborator_name, task_name, tasks, self._members(), *where)
+            # A site that was cut off from the answer sends again.
+            if round_number < self.round_number or self._collaborator_task_completed(
+                collaborator_name, task_name, round_number
+            ):
+                logger.warning(
+                    "Result of %r for %s of round %d is not awaited: ignored",
+                    collaborator_name, task_name, round_number + 1,
+                )  # fmt: skip
+                return None
             result = decoded(
                 collaborator_name, task_name, data_size, named_tensors, self.compression_pipeline
             )
             if task_name == TRAINED:
                 result = unframed(
-                    result, self._broadcast.expected(collaborator_name), self._broadcast.due
+                    result, self._broadcast.expected(collaborator_name), self._broadcast.references
                 )
             self._admit(result)
         except ValueError as error:
@@ -239,9 +249,11 @@ class Aggregator(OpenFLAggregator):
         plan = read_workspace(Path())
         self._compression, streaming = traffic_of(plan.config)
         self._fragments = streaming.fragments
+        self._evaluation = evaluation_of(plan.config)
         if not self._joining.begun:
             # What is in there was sent to a run that somebody has moved away.
             self._inbox.clear()
+            forget_verdicts()
         run = self._joining.open(
             initial,
             config=plan.config,
@@ -250,15 +262,15 @@ class Aggregator(OpenFLAggregator):
             weights=plan.config["federation"].get("validate", "model"),
             compression=self._compression,
             fragments=self._fragments,
+            secure=self._secure,
         )
         self.round_number = self._rounds + 1 if run.finished else run.round
+        self._entrance = Entrance(
+            self._readiness, plan=plan, sites=self.authorized_cols, rounds=self._rounds, run=run
+        )
         left_out = sorted(set(plan.config["federation"]["sites"]) - set(self.authorized_cols))
-        if left_out and not self._time_to_quit():
-            logger.warning(
-                "Round %d goes on without %s: not named in plan/cols.yaml. Anything already "
-                "received of this round from there is left out",
-                self.round_number + 1, ", ".join(left_out),
-            )  # fmt: skip
+        if not run.finished:
+            tell_left_out(left_out, self.round_number + 1, secure=self._secure)
 
     def _begin_round(self) -> None:
         """Forget the rounds before, and take what arrived of this one before a restart."""
@@ -277,15 +289,17 @@ class Aggregator(OpenFLAggregator):
             fragments=self._fragments,
             before=self.run.digest_before,
             step=self.run.frames(),
+            secure=self._secure,
         )
-        if self.round_number == self._rounds and (average := self.run.average()) is not None:
-            self._serve_average(average)
+        average = self.run.average() if self.round_number == self._rounds else None
+        self._serving = Serving(self._broadcast, average, self.round_number)
         seconds = [record["seconds"] for record in self.run.record["rounds"]]
         tasks = self.assigner.get_all_tasks_for_round(self.round_number)
         self.status.begin(self.round_number + 1, tasks, seconds)
+        self.status.observe(self.run.record)
         round_number = self.round_number
         for result in list(self._inbox.results(round_number)):
-            if result.site not in self.authorized_cols or round_number != self.round_number:
+            if result.site not in self._members() or round_number != self.round_number:
                 continue
             try:
                 self._admit(result)
@@ -295,34 +309,20 @@ class Aggregator(OpenFLAggregator):
             else:
                 self._take(result)
 
-    def _serve_average(self, average: State) -> None:
-        buckets = to_buckets(average, AVERAGE)
-        self._average_names = frozenset(buckets)
-        self.tensor_db.cache_tensor(
-            {
-                TensorKey(name, self.uuid, self.round_number, False, ("model",)): array
-                for name, array in buckets.items()
-            }
-        )
-
     @property
     def upload_bytes(self) -> int:
-        """The most that the frames of an update may take."""
-        return self._broadcast.update_bytes
+        """The most that the frames of an update, or a probe, may take."""
+        return max(int(self._broadcast.update_bytes), self._probe_bytes)
 
     def _admit(self, result: Result) -> None:
         """Refuse an update of another spec, of another model, not finite, or out of proportion."""
-        if result.task != TRAINED:
-            return
-        trained_from = sent_as(result, "fact")["trained_from"].tobytes().hex()
-        expected = self.run.record["digest"]
-        if trained_from != expected:
-            raise ValueError(
-                f"update of {result.site!r} refused: it was trained from the model "
-                f"{trained_from[:12]}, expected {expected[:12]}: the sites' plans or code differ"
-            )
-        norm = update_norm(result.site, self._broadcast.due, sent_as(result, "trained"))
-        self._proportion.admit(result.site, norm)
+        check_result(
+            result,
+            model=self.run.record["digest"],
+            due=self._broadcast.due,
+            proportion=None if self._secure else self._proportion,
+            evaluation=self._evaluation,
+        )
 
     def _take(self, result: Result) -> None:
         """What OpenFL does with a result that it has decoded; the round ends with the last one."""
@@ -338,6 +338,24 @@ class Aggregator(OpenFLAggregator):
         self._is_collaborator_done(result.site, self.round_number)
         self._end_of_round_with_stragglers_check()
 
+    def _members(self) -> tuple[str, ...]:
+        """The sites of the round at hand; none before it has begun."""
+        return self._entrance.taking_part(self.round_number + 1)
+
+    def _note_who_is_ready(self) -> None:
+        """Tell the operator, and start the clock of a round that has just begun."""
+        self.status.admit(self._entrance.describe(self.round_number + 1))
+        begun = bool(self._members())
+        if begun and not self._begun:
+            self._joining.begin()
+            self.status.turns.begin()
+        self._begun = begun
+
+    def _end_of_round_with_stragglers_check(self) -> None:
+        """End the round once all that take part in it are done."""
+        if (members := self._members()) and set(members) <= set(self.collaborators_done):
+            self._end_of_round_check()
+
     def _end_of_round_check(self) -> None:
         """Join, or measure the end; then begin the next round."""
         with self._turn:
@@ -345,24 +363,15 @@ class Aggregator(OpenFLAggregator):
                 self._finish_run()
             elif self._refuse_outliers():
                 return
-            self._keep_common_metrics()
+            tasks = self.assigner.get_all_tasks_for_round(self.round_number)
+            keep_common(self.collaborator_tasks_results, tasks)
             super()._end_of_round_check()
             self._begin_round()
 
-    def _keep_common_metrics(self) -> None:
-        """Leave to OpenFL what all sites have measured: it fails where one has a metric more."""
-        for name in self.assigner.get_all_tasks_for_round(self.round_number):
-            results = [
-                self.collaborator_tasks_results[TaskResultKey(name, site, self.round_number)]
-                for site in self.collaborators_done
-            ]
-            common = set.intersection(*({key.tensor_name for key in keys} for keys in results))
-            for keys in results:
-                keys[:] = [key for key in keys if key.tensor_name in common]
-
     def _refuse_outliers(self) -> bool:
         """In a first round only the updates themselves tell what is in proportion."""
-        outliers = self._proportion.outliers(self.collaborators_done)
+        done = () if self._secure else self.collaborators_done
+        outliers = self._proportion.outliers(done)
         for site, reason in outliers.items():
             self._take_back(site, reason)
         return bool(outliers)
@@ -392,23 +401,13 @@ class Aggregator(OpenFLAggregator):
         """Pool what the sites measured of the finished model, and close the run."""
         rows = [row for row in self.tensor_db._iterate() if row["round"] == self.round_number]
         sent = [sent_by(site, rows) for site in sorted(self.collaborators_done)]
-
-        def pooled(kind: str, task: str) -> dict[str, float]:
-            return values(merge(means_of(found[frozenset((kind, task))]) for found in sent))
-
-        validated = pooled("sums", FINAL_AVERAGE if self.run.validates_average else FINAL)
-        self.run.measured(validated)
-        EventFiles(self.run.path / "tensorboard").write_global(self.run.round, validated)
-        self._write_model(self.run.model(), self.last_state_path)
-        self._write_model(self.run.best_model() or self.run.model(), self.best_state_path)
-        average = {f"ema_{name}": value for name, value in pooled("test", FINAL_AVERAGE).items()}
-        # The last thing, because a finished run is left as it is.
-        self.run.finish({**pooled("test", FINAL), **average})
-
-    def _write_model(self, model: State, path: str) -> None:
-        """Write a model file of OpenFL, for ``fx model save``."""
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            file.writelines(model_messages(model, self.round_number, self.compression_pipeline))
+        if self._evaluation is not None:
+            conclude(self.run, self._evaluation, sorted(self.collaborators_done), sent)
+            return
+        write = partial(
+            write_model, round_number=self.round_number, pipeline=self.compression_pipeline
+        )
+        finish(self.run, sent, write, last=self.last_state_path, best=self.best_state_path)
 
     def _finish_serving(self) -> None:
         """Tell every site that asks that it is over; do not wait for ever for one that is gone."""

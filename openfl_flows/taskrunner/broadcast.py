@@ -17,12 +17,19 @@ from openfl_flows.codecs.frame import HEADER_BYTES, Header, write_frame
 from openfl_flows.codecs.recipes import EXACT
 from openfl_flows.ops.rounds import NOTHING
 from openfl_flows.state import Array, Spec, State
-from openfl_flows.taskrunner.wire import bucket_names, fragment_due, fragment_specs, to_fragments
+from openfl_flows.taskrunner.wire import (
+    bucket_names,
+    fragment_due,
+    fragment_specs,
+    to_fragments,
+    update_due,
+)
 
 HELD = "held"
 """Stands for the codec in a frame without payload: the receiver's bucket is the model's."""
 
 _TAG = "held:"
+_NONE = np.empty(0)
 
 
 def held_tag(digest: str) -> str:
@@ -45,6 +52,7 @@ class Broadcast:
         fragments: Parts of the model, of which each round synchronises one.
         before: Digest of the model that the round began with; "" where there was no round.
         step: The frames that make the model of that one, in order; none under the exact codec.
+        secure: The sites' updates are integers behind masks.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Broadcast:
         fragments: int,
         before: str = "",
         step: State = NOTHING,
+        secure: bool = False,
     ) -> None:
         self._digest = model.digest()
         self._round, self._codec = round_, codec
@@ -65,6 +74,8 @@ class Broadcast:
         self._buckets = to_fragments(model, fragments)
         prefix, self._due = fragment_due(model.spec, fragments, round_ + 1)
         self._due_names = bucket_names(self._due, prefix)
+        prefix, self._update = update_due(model.spec, fragments, round_ + 1, secure=secure)
+        self._update_names = bucket_names(self._update, prefix)
         self._before = before
         prefix, spec = fragment_due(model.spec, fragments, round_)
         self._moved = bucket_names(spec, prefix)
@@ -81,6 +92,11 @@ class Broadcast:
         return {name: self._buckets[name] for name in self._due_names}
 
     @property
+    def references(self) -> dict[str, Array]:
+        """The buckets of an update, in order, with what they are changes of; masks hide that."""
+        return {name: self._buckets.get(name, _NONE) for name in self._update_names}
+
+    @property
     def update_bytes(self) -> int:
         """The most that the frames of a site's update in that round may take."""
         passage = self.expected("")
@@ -91,7 +107,7 @@ class Broadcast:
         return Passage(
             sender=site,
             round=self._round + 1,
-            spec=self._due,
+            spec=self._update,
             reference=self._digest,
             codec=self._codec,
         )

@@ -1,5 +1,6 @@
 """The collaborator of OpenFL: waits for an aggregator that is away, stops where it is refused."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -15,8 +16,13 @@ from openfl_flows.codecs.frame import FrameError
 from openfl_flows.ops.memory import return_freed_memory
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
+from openfl_flows.privacy.withheld import WithheldError
+from openfl_flows.readiness.dry_step import StepError
+from openfl_flows.readiness.site import FOLDER
+from openfl_flows.taskrunner.entrance import READINESS
 from openfl_flows.taskrunner.keepalive import await_acknowledgements, notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
+from openfl_flows.taskrunner.readiness import CallLine, case_of, show
 from openfl_flows.taskrunner.runner import LearnerTaskRunner
 from openfl_flows.taskrunner.transfers import UPLOAD_BYTES, Transfers
 from openfl_flows.taskrunner.workspace import federation_id
@@ -64,6 +70,7 @@ class Collaborator(OpenFLCollaborator):
         client: OpenFL's client, made with ``resend_data_on_reconnection: false``.
         task_runner: The site's.
         stall_seconds: How long nothing may move of a transfer before the log says so.
+        secure_aggregation: Given by OpenFL, and left alone: the task runner knows it by its plan.
         settings: All else goes to OpenFL's collaborator.
 
     Raises:
@@ -78,6 +85,7 @@ class Collaborator(OpenFLCollaborator):
         client: Any,
         task_runner: LearnerTaskRunner,
         stall_seconds: float = 120,
+        secure_aggregation: bool = False,
         **settings: Any,
     ) -> None:
         check_plan(Path("plan") / "plan.yaml")
@@ -96,27 +104,62 @@ class Collaborator(OpenFLCollaborator):
             task_runner=task_runner,
             **settings,
         )
+        # Before the data are in memory, and before anything else may be running in this process.
+        self._case = case_of(Path(), collaborator_name, connected=True)
+        for stray in FOLDER.glob(".*.tmp"):
+            stray.unlink()
+        if self._case.rules.required:
+            with contextlib.suppress(StepError):
+                self._case.step()
         task_runner.prepare(collaborator_name, client.federation_uuid)
+        self._standing_known = False
 
     def do_task(self, task: Any, round_number: int) -> dict[str, float]:
         """Perform a task with what it needs of the aggregator; return what it reports."""
         name = task if isinstance(task, str) else task.name
+        if name == READINESS:
+            self._show_readiness()
+            return {}
+        # Whether it never took part, or has lost what it knew, only the aggregator can tell.
+        unknown = not self._standing_known and round_number and self.task_runner.untrained
+        if unknown and CallLine(self.client).standing() == 0:
+            self.task_runner.come_late(round_number + 1)
+        self._standing_known = True
         function = self.task_config[name]["function"]
         needed = self.task_runner.get_required_tensorkeys_for_function(function)
         self._transfers.expect(len(needed))
         done: dict[str, float] = super().do_task(task, round_number)
         return done
 
+    def _show_readiness(self) -> None:
+        """Look at everything, and tell the aggregator; end where something is in the way."""
+        line = CallLine(self.client)
+        findings, content = show(self._case, line)
+        red = [finding for finding in findings if not finding.green]
+        for finding in red:
+            logger.error(
+                "%s is not ready: %s: %s. Remedy: %s",
+                self.collaborator_name, finding.probe, finding.found, finding.remedy,
+            )  # fmt: skip
+        if content:
+            line.send_verdict(content)
+        # What probes have moved is no part of a round.
+        self._transfers.take()
+        if red:
+            sys.exit(1)
+        logger.info("%s is ready: %d probes are green", self.collaborator_name, len(findings))
+
     def run(self) -> None:
         """Take part until the federation ends."""
         try:
+            self.task_runner.agree_on_masks(self.client, self.federation_uuid)
             super().run()
         except RefusedError as error:
             if f"update of {self.collaborator_name!r} refused" in str(error):
                 self.task_runner.forget_update()
             logger.error("%s", error)
             sys.exit(1)
-        except FrameError as error:
+        except (FrameError, WithheldError) as error:
             logger.error("%s", error)
             sys.exit(1)
 

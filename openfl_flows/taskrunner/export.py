@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from itertools import count
 from pathlib import Path, PurePath
@@ -13,8 +14,15 @@ import jinja2
 import yaml
 from openfl.protocols import utils
 
+from openfl_flows.data.blind.config import CLUSTERS, KEY_FILE, agreed_split
 from openfl_flows.experiment import Experiment, check, codec_of
 from openfl_flows.ops.files import save_state
+from openfl_flows.taskrunner.evaluation import (
+    BENCHMARKED,
+    agreed_policy,
+    evaluation_config,
+    write_models,
+)
 from openfl_flows.taskrunner.lint import lint_plan
 from openfl_flows.taskrunner.pipeline import ExactPipeline
 from openfl_flows.taskrunner.wire import to_model_tensors
@@ -66,6 +74,8 @@ def export_workspace(
             which.
     """
     folder = folder.absolute()
+    if config.get("evaluation"):
+        config = evaluation_config(config)
     experiment = Experiment.from_config(config)
     _check_agreed(experiment)
     in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
@@ -101,6 +111,8 @@ def render_plan(
     final = ["final_model_validation"]
     if experiment.ema is not None:
         final.append("final_average_validation")
+    if experiment.evaluation is not None:
+        final = [BENCHMARKED]
     tasks: dict[str, Any] = {name: {"function": name, "kwargs": {}} for name in training + final}
     tasks["train"]["aggregation_type"] = {
         "template": "openfl_flows.taskrunner.aggregation.JoinAggregation",
@@ -133,6 +145,10 @@ def render_plan(
             patience_seconds=network.patience_seconds,
             stall_seconds=network.stall_seconds,
             max_norm_ratio=network.max_norm_ratio,
+            readiness=_readiness(network, experiment),
+            # OpenFL's own switch, by which it makes sure that no site is left out.
+            **({"secure_aggregation": True} if experiment.protection.summed else {}),
+            **({} if network.metrics_port is None else {"metrics_port": network.metrics_port}),
         ),
         "assigner": _section(
             "openfl_flows.taskrunner.assigner.RoundsThenEvaluation",
@@ -169,6 +185,7 @@ def _agreed(
         "seed": config["seed"],
         "initial": None if initial_digest is None else INITIAL,
         **({} if initial_digest is None else {"initial_digest": initial_digest}),
+        **agreed_policy(experiment.evaluation, experiment.task, INITIAL),
         # Else what joins the models is the aggregator's alone.
         **({"ema": config["ema"]} if experiment.validate == "average" else {}),
         "model": {**config["model"], **experiment.task.agreement()},
@@ -176,10 +193,40 @@ def _agreed(
         "data": {key: _without_folder(value) for key, value in config["data"].items()},
         "partition": config["partition"],
         "codec": codec_of(config),
+        **({} if experiment.protection.noise is None else {"privacy": config["privacy"]}),
+        **({} if experiment.schema is None else {"schema": config["schema"]}),
+        **({"split": agreed_split(experiment.split)} if experiment.split.blind else {}),
         "federation": federation,
         # Nothing else of where a simulation runs decides a bit.
         "runtime": {"threads": experiment.runtime.threads},
     }
+
+
+def _readiness(network: Network, experiment: Experiment) -> dict[str, Any]:
+    """When rounds begin, without what does not go with the rest of the plan.
+
+    Raises:
+        ValueError: A site may come late, and something in the plan needs all of them.
+    """
+    rules = network.readiness
+    late = {"least_sites": rules.least_sites, "cycle_rounds": rules.cycle_rounds}
+    for key, value in late.items():
+        needs_all = {
+            "federation.validate=average": experiment.validate == "average",
+            "federation.secure_aggregation=true": experiment.protection.summed,
+        }
+        for what, needed in needs_all.items():
+            if value is not None and needed:
+                raise ValueError(
+                    f"network.readiness.{key}={value} with {what}, expected null: it needs every "
+                    "site in every round"
+                )
+    if rules.least_sites is not None and rules.least_sites > len(experiment.task.sites):
+        raise ValueError(
+            f"network.readiness.least_sites={rules.least_sites}, expected at most the "
+            f"{len(experiment.task.sites)} of federation.sites"
+        )
+    return asdict(rules)
 
 
 def _check_agreed(experiment: Experiment) -> None:
@@ -211,7 +258,12 @@ def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment, deal
     utils.dump_proto(proto, folder / "save" / "init.pbuf")
     if digest is not None:
         save_state(folder / INITIAL, state)
+    if (clusters := experiment.split.clusters) is not None:
+        shutil.copyfile(Path(clusters).expanduser(), folder / CLUSTERS)
+    if experiment.evaluation is not None:
+        write_models(experiment.evaluation, experiment.task, folder)
 
+    private = [f"/{Path(KEY_FILE).parent}/"] if experiment.split.blind else []
     readme = jinja2.Template((TEMPLATE / "README.md.j2").read_text(), keep_trailing_newline=True)
     network = plan["network"]["settings"]
     files: dict[Path | str, str] = {
@@ -223,7 +275,7 @@ def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment, deal
         "requirements.txt": _pins(),
         "README.md": readme.render(name=config.get("name", "federation"), sites=sites, **network),
         ".workspace": "current_plan_name: default\n",
-        ".gitignore": "".join(f"{pattern}\n" for pattern in _IGNORED),
+        ".gitignore": "".join(f"{pattern}\n" for pattern in (*_IGNORED, *private)),
         # OpenFL writes to save/ without making it, and a checkout has no empty folders.
         "save/.gitkeep": "",
     }

@@ -25,6 +25,7 @@ _TEMPLATE = re.compile(
 _ABSOLUTE = re.compile(r"(/[\w.~-]+)+/?|~.*|[A-Za-z]:[\\/].*|\\\\.*|file:.*")
 _ABOVE = re.compile(r"(.*[\\/])?\.\.([\\/].*)?")
 _NETWORK = {"use_tls": True, "require_client_auth": True, "transport_protocol": "grpc"}
+_EXPERIMENT = ("task_runner", "settings", "experiment")
 _MISSING = object()
 
 
@@ -77,6 +78,13 @@ def _plan_findings(plan: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}.defaults={section['defaults']}, expected every setting in the plan"
     yield from _network_findings(_settings(plan, "network"))
     yield from _aggregator_findings(_settings(plan, "aggregator"))
+    masks = _value(plan, "aggregator", "settings", "secure_aggregation")
+    wanted = _value(plan, *_EXPERIMENT, "federation", "secure_aggregation")
+    if (masks is True) != (wanted is True):
+        yield (
+            f"aggregator.settings.secure_aggregation{_said(masks)}, expected "
+            f"{_yaml(wanted is True)} as in task_runner.settings.experiment.federation"
+        )
     policy = _value(plan, "straggler_handling_policy", "template")
     if policy is not _MISSING and str(policy).rpartition(".")[2] != "WaitForAllPolicy":
         yield (
@@ -107,8 +115,6 @@ def _aggregator_findings(aggregator: Mapping[str, Any]) -> Iterator[str]:
             f"aggregator.settings.single_col_cert_common_name={shared}, expected none: "
             "with one certificate for all, each site can speak for the others"
         )
-    if aggregator.get("secure_aggregation"):
-        yield "aggregator.settings.secure_aggregation=true, expected none: joins read the updates"
     kept = aggregator.get("persist_checkpoint", _MISSING)
     if kept is not False:
         yield (
@@ -116,9 +122,9 @@ def _aggregator_findings(aggregator: Mapping[str, Any]) -> Iterator[str]:
             "OpenFL's database grows by a model every round"
         )
     rounds = aggregator.get("rounds_to_train", _MISSING)
-    if type(rounds) is not int or rounds < 2:
+    if type(rounds) is not int or rounds < 1:
         yield (
-            f"aggregator.settings.rounds_to_train{_said(rounds)}, expected at least 2: "
+            f"aggregator.settings.rounds_to_train{_said(rounds)}, expected at least 1: "
             "the last round only measures"
         )
 

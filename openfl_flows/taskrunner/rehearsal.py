@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from openfl_flows.data.blind.key_file import read_key
 from openfl_flows.experiment import Experiment
 from openfl_flows.learners.base import Task
 from openfl_flows.learners.data_report import report_data
@@ -81,7 +82,9 @@ def rehearse(
         prepare(workspace, out, sites=sites, launch=launch)
     elif not (out / "run").is_symlink():
         raise ValueError(f"{out}: no rehearsal to go on with, expected a folder that has 'run'")
-    experiment = Experiment.from_config(read_workspace(out / "aggregator").config)
+    plan = read_workspace(out / "aggregator")
+    # What is told of all sites' data at the end needs a key, which the aggregator does not have.
+    experiment = Experiment.from_config(_with_key(plan.config, out / plan.sites[0]))
     parties = parties_of(out, experiment.task.sites)
     if not (resume and _finished(out)):
         port = _checked_port(out / "aggregator")
@@ -119,15 +122,17 @@ def prepare(
         making = Path(temporary) / "out"
         making.mkdir()
         if sites not in (None, len(plan.sites)):
-            workspace = making / "workspace"
-            export_workspace(_with_sites(plan.config, sites), workspace)
+            given, workspace = workspace, making / "workspace"
+            export_workspace(_with_sites(_with_key(plan.config, given), sites), workspace)
             plan = read_workspace(workspace)
-        experiment = Experiment.from_config(plan.config)
+            _give_key(given, workspace, plan.config)
+        experiment = Experiment.from_config(_with_key(plan.config, workspace))
         address = NARROW_ADDRESS if experiment.link else ADDRESS
         _make_aggregator(workspace, making / "aggregator", address, launch)
         archive = making / "aggregator" / "aggregator.zip"
         for site in plan.sites:
             shutil.unpack_archive(archive, making / site)
+            _give_key(workspace, making / site, plan.config)
         _deal_data(workspace, making, experiment.task)
         create_authority(making / "ca")
         issue_party(making / "ca", making / "aggregator", aggregator=address)
@@ -186,6 +191,8 @@ def _deal_data(workspace: Path, out: Path, task: Task) -> None:
 
 def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
     """Add to the aggregator's record what a simulation's has: the data, and what a model draws."""
+    if experiment.evaluation is not None:
+        return run
     torch.set_num_threads(experiment.runtime.threads)
     task, model = experiment.task, run.model()
     try:
@@ -202,6 +209,22 @@ def _conclude(run: RunDirectory, experiment: Experiment) -> RunDirectory:
         drawn |= {f"ema_{name}": value for name, value in found.items()}
     run.finish({**run.record["metrics"], **drawn})
     return run
+
+
+def _with_key(config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The plan with the files of a blind split where a party has them, in its own folder."""
+    split = config.get("split") or {}
+    found = {key: str(folder / split[key]) for key in ("key_file", "clusters") if split.get(key)}
+    return {**config, "split": {**split, **found}} if found else config
+
+
+def _give_key(source: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """Give a site the key of a blind split, as its people would."""
+    if not (name := (config.get("split") or {}).get("key_file")):
+        return
+    read_key(source / name)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source / name, folder / name)
 
 
 def _with_sites(config: Mapping[str, Any], sites: int | None) -> dict[str, Any]:

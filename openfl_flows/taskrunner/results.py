@@ -19,7 +19,8 @@ MAX_TENSORS = 2000
 
 _MAX_NAME = 200
 _FACTS = {
-    **dict.fromkeys(("seconds", "peak_rss_bytes", "bytes_down", "bytes_up"), ("float64", ())),
+    **dict.fromkeys(("seconds", "peak_rss_bytes", "rss_bytes"), ("float64", ())),
+    **dict.fromkeys(("bytes_down", "bytes_up"), ("float64", ())),
     **dict.fromkeys(("download", "decode", "encode", "upload"), ("float64", ())),
 }
 _FACTS_OF_TRAINING = _FACTS | {"num_samples": ("int64", ()), "num_steps": ("int64", ())}
@@ -66,7 +67,7 @@ def unframed(result: Result, passage: Passage, model: Mapping[str, Array]) -> Re
     Args:
         result: A site's result of training.
         passage: What is known of its frames.
-        model: The buckets of the global model that it was to train, in order: those that are due.
+        model: The buckets of an update, in order, with those of the global model that they change.
 
     Raises:
         ValueError: A frame is missing, unexpected or refused.

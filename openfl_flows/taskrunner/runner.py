@@ -11,23 +11,28 @@ import torch
 from openfl.federated.task.runner import TaskRunner
 from openfl.utilities import TensorKey
 
+from openfl_flows.data.schema.validate import site_card
 from openfl_flows.experiment import Experiment
 from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Means
-from openfl_flows.ops.memory import peak_rss_bytes
+from openfl_flows.ops.memory import peak_rss_bytes, resident_bytes
+from openfl_flows.privacy.masks import Masks
 from openfl_flows.state import Array, State
+from openfl_flows.taskrunner.announcements import agree
 from openfl_flows.taskrunner.broadcast import held_tag
+from openfl_flows.taskrunner.evaluation import BENCHMARKED, Benchmark
 from openfl_flows.taskrunner.held import HeldModel
 from openfl_flows.taskrunner.loader import SiteData
+from openfl_flows.taskrunner.site_metrics import SiteMetrics
 from openfl_flows.taskrunner.transfers import Transfers
 from openfl_flows.taskrunner.wire import (
     AVERAGE,
     bucket_names,
-    fragment_due,
     from_buckets,
     from_model_tensors,
     mean_array,
     to_model_tensors,
+    update_due,
 )
 
 Tensors = dict[TensorKey, Array]
@@ -57,7 +62,9 @@ class LearnerTaskRunner(TaskRunner):
         torch.set_num_threads(self._experiment.runtime.threads)
         self._native: State | None = None
         self._held: HeldModel | None = None
+        self._benchmark: Benchmark | None = None
         self._validated: tuple[int, Means, _Seconds] | None = None
+        self._metrics: SiteMetrics | None = None
         self.transfers = Transfers()
         self._site: Site | None = None
         self._num_samples = self._num_validated = 1
@@ -76,11 +83,16 @@ class LearnerTaskRunner(TaskRunner):
         if folder is None:
             raise ValueError(f"plan/data.yaml names no folder for {name!r}")
         task = self._experiment.task.at_site(name, folder)
+        if self._experiment.schema is not None:
+            site_card(self._experiment.schema, folder, Path("logs"))
         built = [task.learner(name)]
         task.write_rejected(Path("logs"))
         local = Path("local_state") / name
         for stray in local.glob(".*.tmp"):
             stray.unlink()
+        if self._experiment.evaluation is not None:
+            self._benchmark = Benchmark(self._experiment.evaluation, task, name, folder)
+        self._metrics = SiteMetrics(name, self._experiment.rounds, Path("local_state"))
         by_average = self._experiment.validate == "average"
         self._site = Site(
             name,
@@ -92,6 +104,8 @@ class LearnerTaskRunner(TaskRunner):
             average=self._experiment.ema if by_average else None,
             compression=self._experiment.compression,
             streaming=self._experiment.streaming,
+            protection=self._experiment.protection,
+            sites=len(self._experiment.task.sites),
         )
         self._held = HeldModel(
             local / "global.safetensors",
@@ -99,6 +113,40 @@ class LearnerTaskRunner(TaskRunner):
             codec=self._experiment.compression.codec,
             fragments=self._experiment.streaming.fragments,
         )
+
+    def agree_on_masks(self, client: Any, federation: str) -> None:
+        """Agree with the other sites on what hides the updates, if the plan says so.
+
+        Args:
+            client: Calls the aggregator.
+            federation: Name of the federation.
+
+        Raises:
+            ValueError: A key is not of the site that it came for, or a file is not readable.
+        """
+        if not self._experiment.protection.summed:
+            return
+        assert self._site is not None
+        name, uplink = self._site.name, self._site.uplink
+        uplink.masks = Masks(self._site.folder, name, federation)
+        agree(
+            client,
+            uplink.masks,
+            workspace=Path(),
+            site=name,
+            sites=self._experiment.task.sites,
+            federation=federation,
+        )
+
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing is here of any round that the site has trained."""
+        return self._site is not None and self._site.untrained
+
+    def come_late(self, round_: int) -> None:
+        """Begin in a later round than the first: the site has trained in none before."""
+        assert self._site is not None
+        self._site.begin_at(round_)
 
     def forget_update(self) -> None:
         """Train the round anew when it is asked for again: its update was refused."""
@@ -125,16 +173,21 @@ class LearnerTaskRunner(TaskRunner):
         report, update = site.complete_round(model, round_num + 1)
         took.add(site.ahead_seconds)
         with took.of("encode"):
-            frames = site.uplink.encode(update, model, round_num + 1).frames
+            frames = site.uplink.encode(
+                update, model, round_num + 1, num_samples=report.num_samples
+            ).frames
         self._num_samples = report.num_samples
-        result, local = self._result("train", col_name, round_num, report.metrics, took)
+        metrics = {**report.metrics, **site.uplink.spent()}
+        result, local = self._result("train", col_name, round_num, metrics, took)
         facts = {"num_samples": report.num_samples, "num_steps": report.num_steps}
         result |= {
             TensorKey(name, col_name, round_num, False, ("fact", "train")): np.array(count)
             for name, count in facts.items()
         }
         fragments = self._experiment.streaming.fragments
-        prefix, spec = fragment_due(model.spec, fragments, round_num + 1)
+        prefix, spec = update_due(
+            model.spec, fragments, round_num + 1, secure=self._experiment.protection.summed
+        )
         result |= {
             TensorKey(name, col_name, round_num, False, ("trained",)): frame
             for name, frame in zip(bucket_names(spec, prefix), frames, strict=True)
@@ -176,8 +229,30 @@ class LearnerTaskRunner(TaskRunner):
         average = from_buckets(input_tensor_dict, model.spec, frozen, AVERAGE)
         return self._measure("final_average_validation", col_name, round_num, average, took)
 
+    def benchmark_validation(
+        self, col_name: str, round_num: int, input_tensor_dict: Mapping[str, Array], **_: Any
+    ) -> tuple[Tensors, Tensors]:
+        """Measure the models of a federated evaluation; what may not leave the site stays."""
+        took = _Seconds()
+        model = self._received(col_name, round_num, input_tensor_dict, took)
+        assert self._benchmark is not None, "the plan has no evaluation"
+        disclosed = self._benchmark.measure(model, self._of(col_name))
+        result, local = self._result(BENCHMARKED, col_name, round_num, {}, took)
+        result |= {
+            TensorKey(metric, col_name, round_num, False, ("test", BENCHMARKED)): mean_array(mean)
+            for metric, mean in disclosed.items()
+        }
+        return result, local
+
     def get_required_tensorkeys_for_function(self, func_name: str, **_: Any) -> list[TensorKey]:
-        """What a task needs of the aggregator: the round's model, or its moving average."""
+        """What a task needs of the aggregator: the round's model, or its moving average.
+
+        Raises:
+            ValueError: The plan only measures, and this is another task: a site that agreed to be
+                asked for sums does not send an update.
+        """
+        if self._benchmark is not None and func_name != BENCHMARKED:
+            raise ValueError(f"task {func_name} refused: the plan is one of evaluation alone")
         if func_name == "locally_tuned_model_validation":
             return []
         held = self._global()
@@ -270,7 +345,10 @@ class LearnerTaskRunner(TaskRunner):
             "bytes_down": moved.bytes_down,
             "bytes_up": moved.bytes_up,
             "peak_rss_bytes": peak_rss_bytes(),
+            "rss_bytes": resident_bytes(),
         }
+        if self._metrics is not None:
+            self._metrics.took(task, round_num + 1, facts, means, self._num_samples)
         return {
             **{
                 TensorKey(metric, name, round_num, True, ("metric", task)): np.asarray(mean.value)

@@ -1,13 +1,18 @@
-"""What an operator sees of a running aggregator: its status file, and warnings of missing sites."""
+"""What an operator sees of a running aggregator: its status file, figures, alerts and warnings."""
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from openfl_flows.atomic import write_json
+from openfl_flows.experiment import traffic_of
+from openfl_flows.ops.exposition import FILE, Exposition
+from openfl_flows.ops.monitor import Monitor, losses_of
+from openfl_flows.taskrunner.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,8 @@ class Status:
             again until the site comes.
         stall_seconds: How long nothing may come of an upload before the operator is told, again and
             again until it moves or ends.
+        poll_seconds: How long an idle site waits before it asks again.
+        metrics_port: Where Prometheus may ask on this machine; None for nowhere.
     """
 
     def __init__(
@@ -79,8 +86,12 @@ class Status:
         rounds: int,
         patience_seconds: float,
         stall_seconds: float = 120.0,
+        poll_seconds: float = 5.0,
+        metrics_port: int | None = None,
     ) -> None:
         self.sites = {site: SiteStatus() for site in sorted(sites)}
+        self.refusals: dict[str, str] = {}
+        """Why a result was refused in the round at hand, by site."""
         self.state = "waiting"
         self._path = path
         self._rounds = rounds
@@ -88,6 +99,13 @@ class Status:
         self._round = 1
         self._seconds: list[float] = []
         self._tasks: list[str] = []
+        self.turns = Turns(poll_seconds)
+        self._monitor: Monitor | None = None
+        self._watched: dict[str, Any] = {}
+        self._exposition = Exposition(path.with_name(FILE))
+        if metrics_port is not None:
+            self._exposition.serve(metrics_port)
+        self._readiness: Mapping[str, Any] | None = None
         self._since = time.time()
         self._told = dict.fromkeys(self.sites, time.time())
         self._told_of_stall = dict.fromkeys(self.sites, time.time())
@@ -107,15 +125,53 @@ class Status:
             self._round, self._tasks, self._seconds = round_, list(tasks), list(seconds)
             self._since = time.time()
             self.state = "waiting"
+            self.refusals.clear()
+            self.turns.begin()
             for site in self.sites.values():
                 site.tasks = []
             self._changed = True
+
+    def admit(self, readiness: Mapping[str, Any] | None) -> None:
+        """Who is ready, and takes part; see :class:`openfl_flows.readiness.gate.Gate`.
+
+        Args:
+            readiness: What the file says of it; None where everybody takes part.
+        """
+        with self._lock:
+            self._changed = self._changed or readiness != self._readiness
+            self._readiness = readiness
+
+    def observe(self, record: Mapping[str, Any]) -> None:
+        """Look at the rounds that are new in the record of the run, and tell what there is to tell.
+
+        Args:
+            record: Content of ``run.json``. What it has when this is called first was told before.
+        """
+        began, rounds = self._monitor is not None, record["rounds"]
+        if self._monitor is None:
+            delay = traffic_of(record["config"])[1].delay
+            self._monitor = Monitor(rounds=self._rounds, losses=losses_of(record), delay=delay)
+        for entry in rounds[self._monitor.seen :]:
+            for alert in self._monitor.observe(entry):
+                if began:
+                    logger.log(
+                        logging.INFO if alert.over else logging.WARNING, "%s", alert.sentence()
+                    )
+        with self._lock:
+            self._watched = self._monitor.document()
+            self._changed = True
+            document = self._document()
+        self._exposition.show(document)
+        if self.state != "finished" and len(rounds) == self._rounds:
+            for cost in self._watched["costs"]:
+                logger.info("%s", cost["sentence"])
 
     def heard(self, name: str, *, up: int = 0, down: int = 0) -> None:
         """A site called."""
         with self._lock:
             site = self.sites[name]
             site.last_heard = time.time()
+            self.turns.heard(name)
             # Whoever calls anew has given up what it was sending, if it does not go on with it.
             site.sending = None
             site.bytes_up += up
@@ -148,13 +204,14 @@ class Status:
             site = self.sites[name]
             site.round, site.refused = self._round, None
             site.tasks.append(task)
+            self.turns.arrived(name)
             self._changed = True
 
     def refused(self, name: str, reason: str) -> None:
         """A site's result was refused."""
         logger.error("%s. Fix the site and restart it; until then the round waits for it", reason)
         with self._lock:
-            self.sites[name].refused = reason
+            self.sites[name].refused = self.refusals[name] = reason
             self._changed = True
 
     def write(self, state: str | None = None) -> None:
@@ -162,15 +219,19 @@ class Status:
         with self._lock:
             self.state = state or self.state
             self._changed = False
-            document = {
-                "round": min(self._round, self._rounds),
-                "rounds": self._rounds,
-                "state": self.state,
-                "since": self._since,
-                "seconds": self._seconds,
-                "sites": {name: asdict(site) for name, site in self.sites.items()},
-            }
-            write_json(self._path, document)
+            write_json(self._path, self._document())
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "round": min(self._round, self._rounds),
+            "rounds": self._rounds,
+            "state": self.state,
+            "since": self._since,
+            "seconds": self._seconds,
+            "sites": {name: asdict(site) for name, site in self.sites.items()},
+            **({} if self._readiness is None else {"readiness": self._readiness}),
+            **self._watched,
+        }
 
     def _watch(self) -> None:
         while self.state != "finished":
@@ -182,12 +243,20 @@ class Status:
                 self._tell_of_stall(name, upload)
             time.sleep(min(1.0, self._patience / 2, self._stall / 2))
 
+    @property
+    def _late(self) -> frozenset[str]:
+        """Sites that come too late for the rounds at hand: nothing waits for them."""
+        if self._readiness is None or not self._readiness["open"]:
+            return frozenset()
+        return frozenset(self.sites) - {*self._readiness["taking_part"]}
+
     def _missing(self, now: float) -> list[str]:
         """Sites with work left, neither heard nor spoken of for as long as patience goes."""
         return [
             name
             for name, site in self.sites.items()
             if len(site.tasks) < len(self._tasks)
+            and name not in self._late
             and now - max(site.last_heard or 0, self._told[name]) > self._patience
         ]
 

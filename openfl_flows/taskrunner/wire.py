@@ -9,6 +9,7 @@ from openfl.protocols import utils
 
 from openfl_flows.joins.streaming import split
 from openfl_flows.metrics.mean import Mean, Means
+from openfl_flows.privacy.fixed_point import fixed_spec
 from openfl_flows.state import Array, Spec, State, TensorSpec, bucket_forms, pack, unpack
 
 AVERAGE = "average/"
@@ -42,6 +43,14 @@ def fragment_specs(spec: Spec, fragments: int) -> dict[str, Spec]:
 def fragment_due(spec: Spec, fragments: int, round_: int) -> tuple[str, Spec]:
     """The prefix and the tensors of the fragment that a round, counted from 1, synchronises."""
     return list(fragment_specs(spec, fragments).items())[(round_ - 1) % fragments]
+
+
+def update_due(
+    spec: Spec, fragments: int, round_: int, *, secure: bool = False
+) -> tuple[str, Spec]:
+    """The prefix and the tensors of a site's update in a round: integers where they are summed."""
+    prefix, moving = fragment_due(spec, fragments, round_)
+    return prefix, fixed_spec(moving) if secure else moving
 
 
 def to_fragments(state: State, fragments: int) -> dict[str, Array]:

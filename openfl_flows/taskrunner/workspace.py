@@ -1,7 +1,7 @@
 """What a Task Runner workspace says: its plan read back as an experiment, with the plan's hash."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha384
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from openfl_flows.experiment import check, site_names
 from openfl_flows.pki.plan import is_address, read_yaml
+from openfl_flows.readiness.rules import Readiness
 
 PLAN = Path("plan") / "plan.yaml"
 COLS = Path("plan") / "cols.yaml"
@@ -31,6 +32,9 @@ class Network:
         stall_seconds: How long nothing may move of a transfer until the parties say so.
         max_norm_ratio: An update is refused whose norm is more than this many times the sites'
             lower median in the round before; None to take any.
+        readiness: When a round may begin.
+        metrics_port: Port of the loopback device where the aggregator shows its figures to
+            Prometheus; None for nowhere.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -42,6 +46,8 @@ class Network:
     patience_seconds: int = 600
     stall_seconds: int = 120
     max_norm_ratio: float | None = 10.0
+    metrics_port: int | None = None
+    readiness: Readiness = field(default_factory=Readiness)
 
     def __post_init__(self) -> None:
         """Refuse what no site could dial, and waits of no length."""
@@ -51,6 +57,12 @@ class Network:
             )
         if not 1 <= self.agg_port <= 65535:
             raise ValueError(f"network.agg_port={self.agg_port}, expected 1 to 65535")
+        if self.metrics_port is not None and not 1 <= self.metrics_port <= 65535:
+            raise ValueError(f"network.metrics_port={self.metrics_port}, expected 1 to 65535")
+        if self.metrics_port == self.agg_port:
+            raise ValueError(
+                f"network.metrics_port={self.metrics_port}, expected another than network.agg_port"
+            )
         for name in _WAITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name}={getattr(self, name)}, expected at least 1")
@@ -103,10 +115,16 @@ def read_workspace(folder: Path) -> WorkspacePlan:
     known = {
         field.name: settings[field.name] for field in fields(Network) if field.name in settings
     }
+    # Of before there were verdicts: its aggregator asks for none.
+    known.setdefault("readiness", {"required": False})
     config["network"] = asdict(check(f"{path}: network", Network, known))
     where = f"{path}: task_runner.settings.experiment."
     if config.get("initial") is not None:
         config["initial"] = str(folder / _found(where, config, "initial", str))
+    if config.get("evaluation"):
+        named = {key: config["evaluation"].get(key) for key in ("candidate", "baseline")}
+        found = {key: str(folder / file) for key, file in named.items() if file is not None}
+        config["evaluation"] = {**config["evaluation"], **found}
 
     sites = site_names(_found(where, config, "federation.sites", list))
     cols = _found(f"{cols_path}: ", read_yaml(cols_path), "collaborators", list)

@@ -56,6 +56,7 @@ JOINS = ("fedavg", "diloco")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL")
+    parser.add_argument("--joins", nargs="+", choices=JOINS, default=JOINS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--qm9", metavar="FILE")
     options = parser.parse_args(argv)
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         metric, plan = MODELS[model]
         if model == "digress" and options.qm9:
             plan = (*plan, "data=qm9", f"data.path={options.qm9}", "data.limit=1000")
-        for join in JOINS:
+        for join in options.joins:
             found: dict[str, list[tuple[float, float, float]]] = {}
             for codec, seed in _cells(options.seeds):
                 words = (*SHARED, *plan, f"join={join}", f"codec={codec}", f"seed={seed}")

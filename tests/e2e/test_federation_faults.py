@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 
 from openfl_flows.ops.files import load_state, save_state
+from openfl_flows.ops.ledger import LEDGER, read_ledger
 from openfl_flows.state import State
 from openfl_flows.taskrunner.status import CHOICES
-from tests.e2e.test_resume import empty, essence, flip, truncate
-from tests.fx_processes import TOY, Party, aggregator, site
+from tests.e2e.test_resume import empty, flip, truncate
+from tests.federation_ends import SITES, assert_same, local
+from tests.fx_processes import AT_ONCE, TOY, Party, aggregator, site
 from tests.processes import DEADLINE
 
-SITES = ("site-1", "site-2")
 PARTIES = ("aggregator", *SITES)
 FINAL, VALIDATED = "final_model_validation", "locally_tuned_model_validation"
 KILLED = -signal.SIGKILL
 LONG = (*TOY, "model.samples=2000", "federation.steps=300", "network.patience_seconds=2")
 PLANS = {
-    "fedavg": (*LONG, "join=fedavg"),
+    "fedavg": (*LONG, "join=fedavg", AT_ONCE),
     # What int2 leaves out is kept at both ends.
     "diloco-ema-int2": (*LONG, "ema=at_sync", "codec=int2"),
     "fragments": (
@@ -35,7 +36,7 @@ PLANS = {
 }  # fmt: skip
 PLAN = PLANS["diloco-ema-int2"]
 # 80 MB in two buckets: an upload takes a moment.
-LARGE = (*TOY, "model.padding=20000000", "federation.rounds=2")
+LARGE = (*TOY, "model.padding=20000000", "federation.rounds=2", AT_ONCE)
 
 Moment = Callable[[Path], bool]
 """Whether a federation, given its folder, has come to some moment or is beyond it."""
@@ -87,20 +88,6 @@ def assert_ends(out: Path, parties: dict[str, Party], whole: Path) -> None:
     assert_same(out, whole)
 
 
-def assert_same(out: Path, whole: Path) -> None:
-    record, expected = (
-        json.loads((path / "run" / "run.json").read_text()) for path in (out, whole)
-    )
-    assert record["status"] == "finished"
-    assert [r["digest"] for r in record["rounds"]] == [r["digest"] for r in expected["rounds"]]
-    assert essence(record) == essence(expected)
-    for file in (whole / "run").rglob("*.safetensors"):
-        assert load_state(out / file.relative_to(whole)) == load_state(file)
-    for file in ("best.pbuf", "last.pbuf"):
-        path = Path("aggregator", "save", file)
-        assert (out / path).read_bytes() == (whole / path).read_bytes()
-
-
 @pytest.fixture(scope="module")
 def whole(
     prepared: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
@@ -127,10 +114,6 @@ def read(file: Path) -> dict:
 def rounds(out: Path) -> int:
     """Whole rounds so far."""
     return len(read(out / "run" / "run.json").get("rounds", ()))
-
-
-def local(out: Path, name: str) -> Path:
-    return out / name / "local_state" / name
 
 
 def training(name: str, round_: int) -> Moment:
@@ -300,6 +283,8 @@ def test_a_round_goes_on_without_a_site_and_a_later_one_with_it_again(federation
         assert parties["site-1"].wait() == parties["site-2"].wait() == 0
     record = read(out / "run" / "run.json")
     assert [list(r["sites"]) for r in record["rounds"]] == [[*SITES], ["site-1"], [*SITES]]
+    left_out = [line["left_out"] for line in read_ledger(out / "run" / LEDGER).rounds]
+    assert left_out == [{}, {"site-2": "not in plan/cols.yaml"}, {}]
     assert "site-2 took no part in the federation after round 1: round 3 goes on" in log(
         out, "site-2"
     )
@@ -318,7 +303,7 @@ def test_nothing_on_disk_grows_with_the_rounds(whole) -> None:
 
 
 def test_a_damaged_file_in_the_inbox_is_sent_again(federation, whole) -> None:
-    reference, out = whole(*PLAN), federation(*PLAN)
+    reference, out = whole(*PLANS["fedavg"]), federation(*PLANS["fedavg"])
     inbox = out / "aggregator" / "local_state" / "inbox" / "00000" / "site-1"
     with running(out, names=("aggregator", "site-1")) as parties:
         kill_at(out, parties, received("site-1", 1, VALIDATED), "aggregator")
@@ -338,6 +323,7 @@ def test_a_damaged_file_that_nobody_has_again_is_named(federation, whole) -> Non
             local(out, "site-1") / "completed.json": truncate,
             out / "run" / "checkpoints" / "00001" / "model.safetensors": flip,
             out / "run" / "checkpoints" / "00001" / "ema.safetensors": empty,
+            out / "run" / LEDGER: flip,
             out / "run" / "run.json": truncate,
         }
         for file, damage in files.items():
@@ -371,6 +357,8 @@ def test_an_update_that_is_refused_is_made_again_once_its_site_is_mended(federat
         assert "update of 'site-1' refused: frame 1 of 1 brings 8 NaN" in log(out, "site-1")
         restart(out, parties, "site-1", "site-2")
         assert_ends(out, parties, reference)
+    first = read_ledger(out / "run" / LEDGER).rounds[0]
+    assert "brings 8 NaN" in first["refused"]["site-1"]
 
 
 def test_a_run_of_another_plan_is_not_gone_on_with(tmp_path, whole) -> None:

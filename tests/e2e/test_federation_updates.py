@@ -28,12 +28,12 @@ from tests.federation_host import (
     hosting,
     refused,
 )
-from tests.fx_processes import TOY
+from tests.fx_processes import AT_ONCE, TOY
 
 
 @pytest.fixture(scope="module")
 def host(prepared: Callable[..., Path], tmp_path_factory) -> Iterator[Host]:
-    with hosting(prepared(*TOY), tmp_path_factory.mktemp("host")) as found:
+    with hosting(prepared(*TOY, AT_ONCE), tmp_path_factory.mktemp("host")) as found:
         yield found
 
 

@@ -30,7 +30,7 @@ from tests.processes import Process as PreloadedProcess
 SITES = ("site-1", "site-2")
 ALLOWED = as_hosts(SITES, {}, 1).how == Namespaces.how
 NAMESPACES = pytest.mark.skipif(not ALLOWED, reason="needs root, ip and tc")
-PLAN = (*TOY, "federation.rounds=1", "join=fedavg")
+PLAN = (*TOY, "federation.rounds=1", "join=fedavg", "network.readiness.probe_mib=0")
 
 
 def rehearsed(

@@ -64,7 +64,9 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
         for key in ("metrics", "bytes_up", "bytes_down", "frames"):
             assert x[key] == y[key]
         for site in x["sites"]:
-            fleeting = dict.fromkeys(("seconds", "peak_rss_bytes", "bytes_up", "bytes_down"))
+            fleeting = dict.fromkeys(
+                ("seconds", "peak_rss_bytes", "rss_bytes", "bytes_up", "bytes_down")
+            )
             assert {**x["sites"][site], **fleeting} == {**y["sites"][site], **fleeting}
 
 

@@ -27,7 +27,8 @@ DIGRESS = (
     "federation.epochs=5", "runtime.quiet=true",
 )  # fmt: skip
 FLEETING = (
-    "seconds", "join_seconds", "bytes_up", "bytes_down", "peak_rss_bytes", "out", "resume",
+    "seconds", "join_seconds", "bytes_up", "bytes_down", "peak_rss_bytes", "rss_bytes", "out",
+    "resume",
 )  # fmt: skip
 KILLED = -signal.SIGKILL
 
@@ -272,6 +273,7 @@ def delete(file: Path) -> None:
         "checkpoints/00002/model.safetensors",
         "checkpoints/00002/join.safetensors",
         "checkpoints/00002/ema.safetensors",
+        "ledger.jsonl",
         "sites/site-2/local-00002.pt",
     ],
 )

@@ -38,7 +38,8 @@ their clusters in the headers and deal by that attribute.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,10 @@ from openfl_flows.data.array_cache import cache_key, load_arrays, store_arrays
 
 _log = logging.getLogger(__name__)
 
-_WORD = 6
-_GROUPS = ("A", "ST", "C", "DE", "FY", "G", "H", "ILMV", "KR", "NQ", "P", "W")
+WORD = 6
+"""Residues of a word."""
+GROUPS = ("A", "ST", "C", "DE", "FY", "G", "H", "ILMV", "KR", "NQ", "P", "W")
+"""Residues that replace each other often: the letters of words."""
 _COMMON = 200
 """Proteins with one word from which on it is passed over, or one in a hundred if these are more."""
 _UNGAPPED_DROP, _UNGAPPED_SCORE = 20, 40
@@ -119,6 +122,31 @@ def cluster_sequences(
     return [named[name] for name in names]
 
 
+def alike_pairs(sequences: Sequence[str], *, identity: float) -> Iterator[tuple[int, int, float]]:
+    """All pairs of proteins that are found alike, as :func:`cluster_sequences` finds them.
+
+    Args:
+        sequences: N sequences of letters.
+        identity: As for :func:`cluster_sequences`.
+
+    Yields:
+        Two positions, the lower one first, and the identity of the two; 1 for equal sequences.
+    """
+    known = [sequence.translate(_LETTERS) for sequence in sequences]
+    distinct = sorted(set(known))
+    members: dict[str, list[int]] = {}
+    for position, sequence in enumerate(known):
+        members.setdefault(sequence, []).append(position)
+    for same in members.values():
+        yield from ((i, j, 1.0) for i, j in combinations(same, 2))
+    residues = [ProteinSequence(sequence) for sequence in distinct]
+    for first, second, seed in _candidates(residues):
+        found = _identity(residues[first], residues[second], seed)
+        if found >= identity:
+            for pair in product(members[distinct[first]], members[distinct[second]]):
+                yield min(pair), max(pair), found
+
+
 def _cluster(names: Sequence[str], sequences: Sequence[str], identity: float) -> list[str]:
     known = [sequence.translate(_LETTERS) for sequence in sequences]
     distinct = sorted(set(known))
@@ -140,7 +168,7 @@ def _candidates(
     residues: Sequence[ProteinSequence],
 ) -> Iterable[tuple[int, int, tuple[int, int]]]:
     """Pairs i < j to align, with a position in each to start from; the most alike first."""
-    alphabet = KmerAlphabet(LetterAlphabet("ABCDEFGHIJKL"), _WORD)
+    alphabet = KmerAlphabet(LetterAlphabet("ABCDEFGHIJKL"), WORD)
     words, positions = _words([sequence.code for sequence in residues], alphabet)
     table = KmerTable.from_kmer_selection(alphabet, positions, words)
     best: dict[tuple[int, int], tuple[int, int, int]] = {}
@@ -164,11 +192,11 @@ def _words(
     words, positions = [], []
     for code in codes:
         groups = _GROUP_OF[code]
-        if len(groups) < _WORD:
+        if len(groups) < WORD:
             words.append(np.zeros(0, dtype=np.int64))
             positions.append(np.zeros(0, dtype=np.uint32))
             continue
-        masked = np.lib.stride_tricks.sliding_window_view(groups == _MASKED, _WORD).any(axis=1)
+        masked = np.lib.stride_tricks.sliding_window_view(groups == _MASKED, WORD).any(axis=1)
         found = alphabet.create_kmers(np.where(groups == _MASKED, 0, groups).astype(np.uint8))
         found[masked] = -1
         word, first = np.unique(found, return_index=True)
@@ -196,7 +224,7 @@ def _double_hits(matches: NDArray[np.uint32], i: int) -> list[tuple[int, int, in
     keys = np.sort((((other << _BITS) | diagonal) << _BITS) | own)
     starts = np.flatnonzero(np.diff(keys >> _BITS, prepend=-1))
     ends = np.append(starts[1:], len(keys)) - 1
-    apart = (keys[ends] & _POSITION) - (keys[starts] & _POSITION) >= _WORD
+    apart = (keys[ends] & _POSITION) - (keys[starts] & _POSITION) >= WORD
     middle = keys[(starts + ends)[apart] // 2]
     p = middle & _POSITION
     q = p + ((middle >> _BITS) & _POSITION) - (1 << (_BITS - 1))
@@ -223,6 +251,6 @@ class _Letters(dict[int, str]):
 
 _LETTERS = _Letters({ord(s): s for s in _SYMBOLS if s != "*"} | {ord("U"): "C", ord("O"): "K"})
 _GROUP_OF = np.array(
-    [next((g for g, group in enumerate(_GROUPS) if s in group), _MASKED) for s in _SYMBOLS],
+    [next((g for g, group in enumerate(GROUPS) if s in group), _MASKED) for s in _SYMBOLS],
     dtype=np.uint8,
 )

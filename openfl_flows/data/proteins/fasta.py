@@ -12,7 +12,7 @@ Source: https://github.com/sacdallago/biotrainer, ``docs/data_standardization.md
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -23,8 +23,10 @@ from openfl_flows.data.text_files import open_text
 PRED = "pred"
 """The part of proteins to predict; they need no target."""
 
-_KEYS = ("TARGET", "SET", "MASK", "VALIDATION")
-_ANY_KEY = f"(?:{'|'.join(_KEYS)})"
+KEYS = ("TARGET", "SET", "MASK", "VALIDATION")
+"""Keys with a meaning; all others are attributes."""
+
+_ANY_KEY = f"(?:{'|'.join(KEYS)})"
 _ATTRIBUTE = re.compile(r"(?<!\S)([A-Z_]+)=(\S+)")
 _MISSPELT = re.compile(rf"(?<!\S)(?!{_ANY_KEY}=)((?i:{_ANY_KEY}))=")
 _SEQUENCE = re.compile(r"[A-Za-z*-]+")
@@ -113,7 +115,7 @@ def write_fasta(path: Path, records: Iterable[Record]) -> None:
 
 def _header(record: Record) -> str:
     fields = {"TARGET": record.target, "SET": record.part, "MASK": record.mask}
-    if clash := record.attributes.keys() & set(_KEYS):
+    if clash := record.attributes.keys() & set(KEYS):
         raise ValueError(f"{record.name}: {min(clash)} is no name for an attribute, it has its own")
     words = [record.name]
     for key, value in (*fields.items(), *record.attributes.items()):
@@ -138,7 +140,7 @@ def _records(path: Path, default_part: str | None) -> Iterator[Record]:
             line = raw.strip()
             if line.startswith(">"):
                 if start:
-                    yield _record(path, start, header, chunks, default_part)
+                    yield parse_record(path, start, header, chunks, default_part)
                 header, start, chunks = line[1:], number, []
             elif line and not start:
                 raise ValueError(_unlike_fasta(path, number, line))
@@ -147,12 +149,24 @@ def _records(path: Path, default_part: str | None) -> Iterator[Record]:
                     raise ValueError(_bad_letter(path, number, line))
                 chunks.append(line)
     if start:
-        yield _record(path, start, header, chunks, default_part)
+        yield parse_record(path, start, header, chunks, default_part)
 
 
-def _record(
-    path: Path, line: int, header: str, chunks: list[str], default_part: str | None
+def parse_record(
+    path: Path, line: int, header: str, chunks: Sequence[str], default_part: str | None
 ) -> Record:
+    """Read one record.
+
+    Args:
+        path: The file, for messages.
+        line: Of the header, from 1.
+        header: Without the ``>``.
+        chunks: Lines of the sequence.
+        default_part: As that of :func:`read_fasta`.
+
+    Raises:
+        ValueError: It is none; the message names file, line and name.
+    """
     where = f"{path}, line {line}"
     name = header.split(maxsplit=1)[0] if header.strip() else ""
     if not name or _ATTRIBUTE.fullmatch(name):

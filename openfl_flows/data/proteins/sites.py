@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from openfl_flows.data.blind.split import BlindSplit, indices_by_part
 from openfl_flows.data.proteins.dealing import QUANTILES, ProteinPartition, share_out
 from openfl_flows.data.proteins.source import Kind, Protein
 from openfl_flows.data.proteins.targets import MASKED
@@ -23,6 +24,7 @@ __all__ = [
     "missing_classes",
     "pool",
     "skew_table",
+    "with_parts",
 ]
 
 _LEARNED = ("train", "val")
@@ -81,6 +83,24 @@ def deal(
         dealt[site] = _by_part(_held_out(own, config.val, seed) if holds_out else own)
         _check(site, dealt[site])
     return dealt
+
+
+def with_parts(proteins: Sequence[Protein], blind: BlindSplit) -> tuple[Protein, ...]:
+    """The same proteins, each in the part that a blind split says, whatever its file says.
+
+    Raises:
+        ValueError: A part would be empty.
+    """
+    records = [protein.record for protein in proteins]
+    parts = blind.protein_parts(
+        [record.name for record in records], [record.sequence for record in records]
+    )
+    # Without one of them, deal() would draw it at random.
+    indices_by_part(parts)
+    return tuple(
+        replace(protein, record=replace(protein.record, part=part))
+        for protein, part in zip(proteins, parts, strict=True)
+    )
 
 
 def pool(parts: Sequence[SiteProteins]) -> SiteProteins:

@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from openfl_flows.data import partition
+from openfl_flows.data.blind.split import indices_by_part
 from openfl_flows.data.skew import divergence
 from openfl_flows.data.strata import property_bins
 from openfl_flows.data.structures.select import Structure, StructureSelection
@@ -31,6 +32,7 @@ def deal(
     sites: Sequence[str],
     selection: StructureSelection,
     seed: int,
+    parts: Mapping[str, str] | None = None,
 ) -> dict[str, SiteStructures]:
     """Deal structures to sites and split them into training, validation and test.
 
@@ -38,19 +40,25 @@ def deal(
     nothing; ``selection.fractions`` belong to the sites as they are named. :func:`split` of what a
     site holds, held-out structures and all, gives the same three parts again.
 
+    Args:
+        structures: Of all sites.
+        sites: Their names.
+        selection: How to deal, and to split where `parts` does not say.
+        seed: Of all that is drawn.
+        parts: The part of each structure by its name, where a blind split tells it; one that is in
+            none is left out.
+
     Raises:
         ValueError: A site would be empty, or cannot be split.
     """
+    if parts is not None:
+        return _deal_parts(structures, sites, selection, seed, parts)
     whole = None
     if selection.held_out is not None:
         whole = split(structures, selection, seed, "the selection")
     pieces = whole.train if whole else tuple(structures)
-    try:
-        parts = _parts(pieces, sites, selection, seed)
-    except ValueError as error:
-        raise ValueError(f"data.deal={selection.deal}: {error}") from None
     dealt = {}
-    for site, part in zip(sorted(sites), parts, strict=True):
+    for site, part in zip(sorted(sites), _parts(pieces, sites, selection, seed), strict=True):
         own = tuple(pieces[i] for i in part)
         dealt[site] = (
             whole._replace(train=own) if whole else split(own, selection, seed, f"site {site!r}")
@@ -172,6 +180,25 @@ def skew_table(
     return ("site", *columns), tuple(rows)
 
 
+def _deal_parts(
+    structures: Sequence[Structure],
+    sites: Sequence[str],
+    selection: StructureSelection,
+    seed: int,
+    parts: Mapping[str, str],
+) -> dict[str, SiteStructures]:
+    kept = [structure for structure in structures if parts[structure.name]]
+    dealt = {}
+    for site, share in zip(sorted(sites), _parts(kept, sites, selection, seed), strict=True):
+        own = [kept[i] for i in share]
+        try:
+            indices = indices_by_part([parts[structure.name] for structure in own])
+        except ValueError as error:
+            raise ValueError(f"site {site!r} has {len(own)} structures: {error}") from None
+        dealt[site] = SiteStructures(*(_by_name(own[i] for i in index) for index in indices))
+    return dealt
+
+
 def _numbered_groups(
     structures: Sequence[Structure], seed: int
 ) -> list[tuple[float, list[Structure]]]:
@@ -223,6 +250,18 @@ def _composition(
 
 
 def _parts(
+    structures: Sequence[Structure],
+    sites: Sequence[str],
+    selection: StructureSelection,
+    seed: int,
+) -> partition.Parts:
+    try:
+        return _shares(structures, sites, selection, seed)
+    except ValueError as error:
+        raise ValueError(f"data.deal={selection.deal}: {error}") from None
+
+
+def _shares(
     structures: Sequence[Structure],
     sites: Sequence[str],
     selection: StructureSelection,

@@ -105,7 +105,8 @@ def test_a_finished_run_has_its_weights_on_top(run) -> None:
     assert again.finished
     assert again.record["metrics"] == {"test_nll": 1.5}
     names = {file.name for file in run.path.iterdir() if file.is_file()}
-    assert names == {"run.json", "model.safetensors", "join.safetensors", "ema.safetensors"}
+    weights = {"model.safetensors", "join.safetensors", "ema.safetensors"}
+    assert names == {"run.json", "ledger.jsonl", *weights}
 
 
 def test_the_peak_of_memory_is_the_largest_of_all_processes(run) -> None:
