@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from openfl_flows.codecs.base import Compression
 from openfl_flows.codecs.recipes import AS_IT_IS, build_compression
 from openfl_flows.data.blind.config import RANDOM, SplitConfig
-from openfl_flows.data.schema.limits import SCHEMAS, Schema
+from openfl_flows.data.schema.limits import SCHEMAS, Parts, Schema, StructuresV1
 from openfl_flows.evaluation.policy import Evaluation
 from openfl_flows.joins.base import Join
 from openfl_flows.joins.ema import Ema
@@ -158,7 +158,9 @@ class Experiment:
         if site is not None and site not in sites:
             raise ValueError(f"site={site}, expected one of {', '.join(sites)}")
         model = dict(config["model"])
-        task_class, flow = resolve(model.pop("task")), model.pop("flow")
+        schema, task_class = schema_of(config), resolve(model.pop("task"))
+        flow = model.pop("flow")
+        _check_schema(schema, task_class)
         parts = {name: config[name] for name in ("data", "partition")}
         split = check("split", SplitConfig, config.get("split", {}))
         if split.blind:
@@ -185,7 +187,7 @@ class Experiment:
             compression=compression,
             streaming=streaming,
             protection=_protection_of(config, compression, rounds, len(sites)),
-            schema=schema_of(config),
+            schema=schema,
             link=site_links(federation.get("link"), sites),
             initial=check("initial", Path | None, config.get("initial")),
             initial_digest=check("initial_digest", str | None, config.get("initial_digest")),
@@ -241,6 +243,9 @@ def evaluation_of(config: Mapping[str, Any]) -> Evaluation | None:
 def schema_of(config: Mapping[str, Any]) -> Schema | None:
     """What a plan says of the sites' data; None where it says nothing.
 
+    With a blind split the sizes of parts are not the schema's: they follow from a key, and the
+    split itself refuses a site where one is empty.
+
     Raises:
         ValueError: A value of the group ``schema`` cannot be used.
     """
@@ -252,7 +257,24 @@ def schema_of(config: Mapping[str, Any]) -> Schema | None:
     if name not in SCHEMAS:
         raise ValueError(f"schema.name={name!r}, expected none, {', '.join(SCHEMAS)}")
     schema: Schema = check("schema", SCHEMAS[name], group)
+    if (config.get("split") or {}).get("name") == "blind" and not isinstance(schema, StructuresV1):
+        schema = replace(schema, parts=Parts(train=0))
     return schema
+
+
+def _check_schema(schema: Schema | None, task: Any) -> None:
+    """Refuse a schema of data that the model does not learn from.
+
+    Raises:
+        ValueError: It is one.
+    """
+    wanted = getattr(task, "SCHEMA", None)
+    if schema is not None and schema.name != wanted:
+        expected = "none" if wanted is None else f"none or {wanted}"
+        raise ValueError(
+            f"schema.name={schema.name} with model.task={task.__module__}:{task.__name__}, "
+            f"expected {expected}"
+        )
 
 
 def check_tested(tested: Tested, ema: Ema | None, validate: Validate) -> None:

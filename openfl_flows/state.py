@@ -172,6 +172,10 @@ class State(Mapping[str, Array]):
         """Only the tensors that change from round to round: all but the frozen ones."""
         return State({t.name: self[t.name] for t in self._spec if t.reduce != "keep"})
 
+    def kept(self) -> "State":
+        """Only the frozen tensors, which every party has of its own."""
+        return State({name: self[name] for name in self.frozen}, frozen=self.frozen)
+
     def with_arrays(self, arrays: Mapping[str, Array]) -> "State":
         """This state with some of its tensors replaced.
 

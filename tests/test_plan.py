@@ -45,6 +45,7 @@ NEEDS = {
             ("data", "fasta", (*PROTEINS, "data.path=proteins.fasta")),
             ("partition", "proteins", PROTEINS),
             ("schema", "proteins", PROTEINS),
+            ("schema", "structures", ("partition=none", "data=structures", "model=openfold3_tiny")),
         )
         if group == kind and choice.startswith(start)
     },

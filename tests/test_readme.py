@@ -1,4 +1,7 @@
-"""The README is executed: its Python as it stands, its commands as far as they compose."""
+"""The README is executed: its Python as it stands, its commands as far as they compose.
+
+So are the commands of the page on a consortium's federation, which leads on from it.
+"""
 
 import re
 import shlex
@@ -14,15 +17,16 @@ from openfl_flows.cli.runs import PLAN_COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
 COMMANDS = [
     shlex.split(line, comments=True)
-    for block in blocks("bash")
+    for block in (*blocks("bash"), *blocks("bash", OPERATIONS))
     for line in block.splitlines()
     if line.strip()
 ]
@@ -73,5 +77,6 @@ def test_python_runs(code: str, tmp_path: Path) -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for folder, page in ((ROOT, README), (ROOT / "docs", OPERATIONS)):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page):
+            assert (folder / target).exists(), target

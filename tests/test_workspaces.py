@@ -39,7 +39,7 @@ def requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[^\w.-]", line)[0].lower() for line in project["dependencies"]}
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
-    versions = {name.lower(): version for name, version in pinned.items()}
+    versions = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
     pins = {name: versions[name] for name in names} | {"openfl-flows": __version__}
     return [f"{name}=={pins[name]}" for name in sorted(pins)]
 

@@ -36,6 +36,7 @@ def _check_here(options: argparse.Namespace) -> None:
 
         _tell(aggregator_findings(Path()), options, who="the aggregator")
         return
+    from openfl_flows.readiness.machine import Machine
     from openfl_flows.taskrunner.readiness import case_of, direct_line, show
     from openfl_flows.taskrunner.workspace import read_workspace
 
@@ -45,7 +46,8 @@ def _check_here(options: argparse.Namespace) -> None:
         # Without a key there is no line, as the probe of the certificate says.
         with contextlib.suppress(ValueError):
             line = direct_line(Path(), options.site, plan)
-    findings, _ = show(case_of(Path(), options.site, plan=plan), line)
+    case = case_of(Path(), options.site, plan=plan)
+    findings, _ = show(case, Machine.here(Path(), case.pins), line)
     _tell(findings, options, who=options.site)
 
 

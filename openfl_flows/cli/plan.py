@@ -31,7 +31,7 @@ def compose_study(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, A
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
     register_resolvers()
     with hydra.initialize_config_dir(str(plan_folder()), version_base="1.3"):
@@ -40,6 +40,15 @@ def compose_study(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, A
             study = OmegaConf.to_container(composed["study"], resolve=True)
             assert isinstance(study, dict)
             return plain(composed), {str(key): value for key, value in study.items()}
+        except InterpolationKeyError as error:
+            if not str(error.full_key).startswith("schema."):
+                raise ValueError(" ".join(str(error).split())) from None
+            absent = str(error.msg).split("'")[1]
+            raise ValueError(
+                f"schema.name={composed.schema.name} with model.task={composed.model.task}: "
+                f"{error.full_key} is the plan's {absent}, which it does not have; expected the "
+                "schema of this model's data, or schema=none"
+            ) from None
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(" ".join(str(error).split())) from None
 

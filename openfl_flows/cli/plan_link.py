@@ -54,6 +54,8 @@ def add_plan_link(commands: Any) -> None:
     command.add_argument("words", nargs="*", metavar="KEY=VALUE")
     text = "of every site, or SITE=LINK, also aggregator=LINK; repeated (federation.link)"
     command.add_argument("--bandwidth", action="append", default=[], metavar="LINK", help=text)
+    text = "take bandwidths from what the sites measured before round 1, in this status.json"
+    command.add_argument("--status", type=Path, metavar="FILE", help=text)
     text = "values that travel, e.g. 571.5M (those of the plan's model)"
     command.add_argument("--parameters", metavar="N", help=text)
     pace = command.add_mutually_exclusive_group()
@@ -99,11 +101,15 @@ def _load(
 ) -> "Load":
     """What the plan moves and computes, as far as options and the run do not say otherwise."""
     from openfl_flows.experiment import check_count, site_names
+    from openfl_flows.ops.link import site_links
     from openfl_flows.ops.link_plan import Load
 
     federation = config["federation"]
     sites = site_names(federation["sites"])
-    links, own_line = _links(options.bandwidth, federation.get("link"), sites)
+    planned = site_links(federation.get("link"), sites)
+    if options.status is not None:
+        planned |= _measured_links(options.status, sites)
+    links, own_line = _links(options.bandwidth, planned, sites)
     unit: Literal["steps", "epochs"] = "epochs" if federation["steps"] is None else "steps"
     amount = check_count(f"federation.{unit}", federation[unit], least=1)
     fragments = _fragments(config)
@@ -121,13 +127,35 @@ def _load(
     )
 
 
+def _measured_links(file: Path, sites: Sequence[str]) -> dict[str, "Link"]:
+    """Links of the sites whose verdicts in an aggregator's status file measured them."""
+    from openfl_flows.ops.link import Link
+
+    try:
+        found = json.loads(file.read_text())["readiness"]["sites"]
+        measured = {site: found[site]["measured"] for site in sites if site in found}
+        return {
+            site: Link(
+                up_bits=8 * rates["upload_bytes_per_second"],
+                down_bits=8 * rates["download_bytes_per_second"],
+            )
+            for site, rates in measured.items()
+            if rates.keys() >= {"upload_bytes_per_second", "download_bytes_per_second"}
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"--status={file}: {type(error).__name__}: {error}, expected the status.json of an "
+            "aggregator whose plan has network.readiness.required=true"
+        ) from None
+
+
 def _links(
-    said: Sequence[str], planned: Any, sites: Sequence[str]
+    said: Sequence[str], planned: Mapping[str, "Link"], sites: Sequence[str]
 ) -> tuple[dict[str, "Link"], "Link | None"]:
     """Links by site, and the aggregator's own line."""
     from openfl_flows.ops.link import parse_link, site_links
 
-    links, own_line = site_links(planned, sites), None
+    links, own_line = dict(planned), None
     # What is said of one site stands, in whatever order it is said.
     for text in sorted(said, key=lambda text: "=" in text):
         site, named, link = text.rpartition("=")
@@ -138,8 +166,8 @@ def _links(
     for site in sites:
         if site not in links:
             raise ValueError(
-                f"{site} has no link: expected federation.link, or --bandwidth, "
-                "e.g. --bandwidth 10mbit"
+                f"{site} has no link: expected federation.link, --status with a measured one, or "
+                "--bandwidth, e.g. --bandwidth 10mbit"
             )
     return links, own_line
 

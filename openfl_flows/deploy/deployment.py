@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from openfl_flows.data.blind.config import KEY_FILE
 from openfl_flows.pki.plan import Role, party_of
+from openfl_flows.taskrunner.evaluation import BASELINE_FILE
 from openfl_flows.taskrunner.lint import check_plan
 from openfl_flows.taskrunner.workspace import read_workspace
 
@@ -34,6 +36,8 @@ class Deployment:
         name: Of what runs: ``openfl-aggregator`` or ``openfl-SITE``.
         address: Where sites reach the aggregator.
         port: The one port that is open, at the aggregator.
+        metrics_port: Port of the loopback device that the aggregator's figures are at, or None.
+        blind: Whether the split is blind, for which every site has the key.
         plan: First eight digits of the plan's hash, as OpenFL names the federation.
         sites: All sites that may take part.
         threads: Threads that a process computes with, as the plan says.
@@ -48,6 +52,8 @@ class Deployment:
     name: str
     address: str
     port: int
+    metrics_port: int | None
+    blind: bool
     plan: str
     sites: tuple[str, ...]
     threads: int
@@ -68,20 +74,21 @@ class Deployment:
         return ("local_state", "logs", "save") if self.site is None else ("local_state", "logs")
 
     @property
-    def certificates(self) -> dict[str, str]:
-        """The files of the party's certificate, by name; paths in the workspace."""
+    def secrets(self) -> dict[str, str]:
+        """Files that are in no image, by name: certificate and keys; paths in the workspace."""
         party = party_of(self.workspace, self.site)
         folder = self.workspace
         return {
             "roots": "cert/cert_chain.crt",
             "certificate": str(party.file(folder, ".crt").relative_to(folder)),
             "key": str(party.file(folder, ".key").relative_to(folder)),
+            **({"blind-key": KEY_FILE} if self.blind and self.site is not None else {}),
         }
 
     @property
     def initial(self) -> tuple[str, ...]:
         """The files of ``save/`` that a party starts from."""
-        wanted = ("save/init.pbuf", "save/initial.safetensors")
+        wanted = ("save/init.pbuf", "save/initial.safetensors", BASELINE_FILE)
         return tuple(file for file in wanted if (self.workspace / file).is_file())
 
 
@@ -121,6 +128,8 @@ def read_deployment(
         name=f"openfl-{site or 'aggregator'}",
         address=aggregator.name,
         port=plan.config["network"]["agg_port"],
+        metrics_port=plan.config["network"]["metrics_port"],
+        blind=plan.config.get("split", {}).get("name") == "blind",
         plan=plan.hash[:8],
         sites=plan.sites,
         threads=plan.config["runtime"]["threads"],

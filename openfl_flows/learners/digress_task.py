@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class DigressTask:
     """DiGress on molecules that are dealt to sites.
 
     Attributes:
+        SCHEMA: Name of the schema that its data can be held against.
         sites: Names of the sites.
         seed: Of partition, model, order and noise.
         network: The denoiser and its diffusion; the regressor's follows from it.
@@ -79,6 +80,7 @@ class DigressTask:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+    SCHEMA: ClassVar[str] = "molecules_v1"
 
     sites: tuple[str, ...]
     seed: int = 0

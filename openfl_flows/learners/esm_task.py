@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ class EsmTask:
     """ESM-2 on proteins that are dealt to sites.
 
     Attributes:
+        SCHEMA: Name of the schema that its data can be held against.
         sites: Names of the sites.
         seed: Of partition, model, order and dropout.
         network: The encoder and its head.
@@ -96,6 +97,7 @@ class EsmTask:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+    SCHEMA: ClassVar[str] = "proteins_v1"
 
     sites: tuple[str, ...]
     seed: int = 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from openfold3.projects.of3_all_atom.config.dataset_config_components import LossConfig
 from pydantic import ConfigDict
@@ -55,6 +55,7 @@ class OpenFold3Task:
     """OpenFold3 on prepared structures that are dealt to sites.
 
     Attributes:
+        SCHEMA: Name of the schema that its data can be held against.
         sites: Names of the sites.
         seed: Of the split, the model, samples and noise.
         network: OpenFold3 and how large it is.
@@ -65,6 +66,7 @@ class OpenFold3Task:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+    SCHEMA: ClassVar[str] = "structures_v1"
 
     sites: tuple[str, ...]
     seed: int = 0

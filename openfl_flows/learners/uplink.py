@@ -77,7 +77,7 @@ class Uplink:
         """Make sure, before a round is trained, that its update may be sent.
 
         Raises:
-            ValueError: The site has spent what it may, or the account of it is not readable.
+            WithheldError: The site has spent what it may, or the account of it is not readable.
         """
         if self._ledger is not None:
             self._ledger.check(round_, model.digest())

@@ -13,10 +13,15 @@ A part is slow where z is above 3.5 and it makes the site's path longer by more 
 other sites' median path, and by more than half a second. In a first round the sites are compared
 with each other alone, so that one that is slow from the beginning is named after it.
 
-A site's loss is compared with its own last twenty rounds, less what the other sites' losses have
-risen. It has to be twice as much, and more than it was in any of the last five.
+A site's loss, which is positive, has risen by
 
-Each finding is told when it begins, and when it is over: when it is under half of what it takes.
+    r_t = log(loss_t / median(loss_{t-5}, …, loss_{t-1}))
+
+less the median of what the other sites' have risen. It jumps where it has more than doubled, r is
+half as much again as the highest of the site's last fifty, and z of r among these is above 3.5.
+
+Each finding is told when it begins, and when it is over: when it is under half of what it takes. Of
+a loss that is half of log 2 above what was expected before it jumped.
 """
 
 import math
@@ -24,7 +29,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from openfl_flows.ops.costs import short
 from openfl_flows.ops.spans import PARTS, Spans, spans, travelled
@@ -35,10 +40,12 @@ Z = 3.5
 SLOWER = 0.2
 """Share of the other sites' median path from which on a part is worth a word."""
 LEAST_SECONDS = 0.5
-LOSS_ROUNDS = 20
-"""Rounds that a loss is compared with: it is noisier than a clock."""
-JUMP = 1.0
-"""Share of a loss from which on a jump of it is worth a word."""
+LOSS_ROUNDS = 50
+"""Rises that a loss's is compared with: it is noisier than a clock."""
+JUMP = math.log(2)
+"""Rise of a loss from which on it is worth a word."""
+BEYOND = 1.5
+"""How many times the highest rise before it a jump is."""
 _CONSISTENT = 0.6745
 _HISTORY = 3
 ALL = "all"
@@ -119,7 +126,7 @@ class Alerts:
         self.active: dict[tuple[str, str], Alert] = {}
         self._losses, self._delay = tuple(losses), delay
         self._spans: deque[dict[str, Spans]] = deque(maxlen=ROUNDS)
-        self._metrics: deque[dict[str, Mapping[str, float]]] = deque(maxlen=LOSS_ROUNDS)
+        self._metrics: deque[dict[str, Mapping[str, float]]] = deque(maxlen=LOSS_ROUNDS + ROUNDS)
 
     def observe(self, entry: Mapping[str, Any]) -> list[Alert]:
         """What a finished round gives to say.
@@ -134,7 +141,8 @@ class Alerts:
             self._spans.append(by_site)
         metrics = {site: part["metrics"] for site, part in sorted(entry["sites"].items())}
         for name in self._losses:
-            found |= _jumps(name, metrics, self._metrics)
+            began = {s: alert.median for (s, what), alert in self.active.items() if what == name}
+            found |= _jumps(name, metrics, self._metrics, began)
         self._metrics.append(metrics)
         return self.tell(
             entry["round"], {key: (f.value, f.median, f.score) for key, f in found.items()}
@@ -220,36 +228,53 @@ def _jumps(
     name: str,
     now: Mapping[str, Mapping[str, float]],
     before: Iterable[Mapping[str, Mapping[str, float]]],
+    began: Mapping[str, float],
 ) -> _Findings:
-    """How far each site's loss is above its own median, beyond what the others' are."""
+    """How far each site's loss is above its own last ones, beyond what the others' are.
+
+    Args:
+        name: Of the loss.
+        now: Metrics by site.
+        before: The same in the rounds before.
+        began: What was expected, by site, of the losses that have jumped already.
+    """
     history = [*before]
     own = {
-        site: past
+        site: losses
         for site in now
-        if math.isfinite(now[site].get(name, math.nan))
+        if _is_loss(now[site].get(name))
         and len(
-            past := [
+            losses := [
                 value
-                for round_ in history
-                if math.isfinite(value := round_.get(site, {}).get(name, math.nan))
+                for round_ in (*history, now)
+                if _is_loss(value := round_.get(site, {}).get(name))
             ]
         )
-        >= _HISTORY
+        > ROUNDS
     }
-    medians = {site: statistics.median(past) for site, past in own.items()}
-    moved = {site: now[site][name] - median for site, median in medians.items()}
+    rises = {
+        site: [
+            math.log(losses[i] / statistics.median(losses[max(0, i - ROUNDS) : i]))
+            for i in range(1, len(losses))
+        ][-LOSS_ROUNDS - 1 :]
+        for site, losses in own.items()
+    }
     found: _Findings = {}
-    for site, past in own.items():
+    for site, (*past, rise) in rises.items():
         # Losses fall; that one falls later than the others is no jump.
-        drift = statistics.median(
-            [max(0.0, m) for other, m in moved.items() if other != site] or [0.0]
-        )
-        expected = medians[site] + drift
-        least = JUMP * max(abs(medians[site]), 1e-12)
-        value = now[site][name]
-        score = min(robust_z(value - drift, past) / Z, (value - expected) / least)
-        # What it was at lately it may be at again.
-        if value <= max(past[-ROUNDS:]):
-            score = 0.0
+        drift = statistics.median([max(0.0, r[-1]) for s, r in rises.items() if s != site] or [0.0])
+        value = own[site][-1]
+        expected = value / math.exp(rise - drift)
+        rise -= drift
+        score = min(robust_z(rise, past) / Z, rise / JUMP)
+        if rise <= BEYOND * max(past):
+            score = min(score, 0.0)
+        if site in began:
+            expected = began[site]
+            score = math.log(value / expected) / JUMP
         found[site, name] = _Finding(value, expected, score)
     return found
+
+
+def _is_loss(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value) and value > 0

@@ -74,11 +74,16 @@ class Cost:
     median: float
 
     def sentence(self) -> str:
-        """E.g. ``site-3 cost the federation 24.0 s x 100 rounds = 40 min 00 s, cause: …``."""
+        """E.g. ``site-3 cost the federation 24 s × 100 rounds = 40 min, cause: …``.
+
+        The cost against the median site stands beside it where it is another.
+        """
         each, times = self.seconds / self.rounds, "round" if self.rounds == 1 else "rounds"
+        whole, over_median = _duration(self.seconds), _duration(self.over_median)
+        beside = f" ({over_median} against the median site)" if over_median != whole else ""
         return (
             f"{self.site} cost the federation {_duration(each)} × {self.rounds} {times} = "
-            f"{_duration(self.seconds)}, cause: {self.reason()}"
+            f"{whole}{beside}, cause: {self.reason()}"
         )
 
     def reason(self) -> str:

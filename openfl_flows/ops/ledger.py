@@ -28,8 +28,10 @@ FORMAT = 1
 _MAX_LINE = 2**24
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _KEYS = {"format", "kind", "previous", "time"}
-# Where a run is computed and reached, and how far it goes, change nothing of what a round does.
-_FREE = ("initial", "name", "network", "out", "resume")
+# Where a run is computed and reached, what it reads from which path, how far it goes and what is
+# measured of it later, change nothing of what a round does.
+_FREE = ("evaluation", "initial", "name", "network", "out", "resume")
+_FREE_IN = {"data": {"path"}, "federation": {"rounds"}, "split": {"clusters", "key_file"}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,13 @@ class Ledger:
         """What a record keeps of it."""
         return {"lines": len(self.lines), "head": self.head}
 
+    def file_digest(self) -> str:
+        """SHA-256 of the file that it is written as, in hexadecimal."""
+        whole = hashlib.sha256()
+        for line in self.lines:
+            whole.update(line.raw)
+        return whole.hexdigest()
+
     def write(self, path: Path) -> None:
         """Replace ``path`` by this ledger, atomically."""
         write_atomically(path, b"".join(line.raw for line in self.lines))
@@ -123,21 +132,23 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(tuple(lines))
 
 
-def plan_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 over what a plan says of the computation, in hexadecimal.
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says of the computation, and nothing of where one party keeps what.
 
-    Left out are name, paths, network, the number of rounds, and of ``runtime`` all but ``threads``:
-    a run may be resumed with others and gives the same bits.
+    Left out are name, paths, network, evaluation, the number of rounds, and of ``runtime`` all but
+    ``threads``: a run may be resumed with others and gives the same bits.
     """
     kept = {key: value for key, value in config.items() if key not in _FREE}
-    for group, keep in (("federation", lambda key: key != "rounds"), ("runtime", _decides_bits)):
-        if isinstance(kept.get(group), Mapping):
-            kept[group] = {key: value for key, value in kept[group].items() if keep(key)}
-    return hashlib.sha256(canonical(kept)).hexdigest()
+    for group, own in kept.items():
+        if isinstance(own, Mapping):
+            free = own.keys() - {"threads"} if group == "runtime" else _FREE_IN.get(group, set())
+            kept[group] = {key: value for key, value in own.items() if key not in free}
+    return kept
 
 
-def _decides_bits(key: str) -> bool:
-    return key == "threads"
+def plan_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 over what is :func:`decisive` in a plan, in hexadecimal."""
+    return hashlib.sha256(canonical(decisive(config))).hexdigest()
 
 
 def _line(entry: Mapping[str, Any], raw: bytes) -> Line:

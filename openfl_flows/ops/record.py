@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,22 @@ def read_record(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{file}: {missing[0]!r} is missing, expected a whole run record")
     return record
+
+
+def encoded(record: Mapping[str, Any], known: list[str]) -> bytes:
+    """What ``run.json`` holds: a line for each round, so that many rounds are quickly written.
+
+    Args:
+        record: The record.
+        known: The lines of rounds that change no more, all but the last; new ones are added to it.
+    """
+    rounds: Sequence[object] = record["rounds"]
+    known += map(json.dumps, rounds[len(known) : -1])
+    lines = [*known[: len(rounds) - 1], *map(json.dumps, rounds[-1:])]
+    parts = {key: json.dumps(value, indent=1) for key, value in record.items() if key != "rounds"}
+    texts = {key: parts[key].replace("\n", "\n ") for key in parts}
+    texts["rounds"] = "[\n  " + ",\n  ".join(lines) + "\n ]"
+    return ("{\n" + ",\n".join(f' "{key}": {texts[key]}' for key in record) + "\n}\n").encode()
 
 
 def run_in(folder: Path) -> Path:

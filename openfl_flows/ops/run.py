@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from openfl_flows.atomic import put_copy, write_json
+from openfl_flows.atomic import put_copy, write_atomically
 from openfl_flows.ops.files import load_state, map_state, save_state
 from openfl_flows.ops.ledger import LEDGER, Ledger, read_ledger
 from openfl_flows.ops.ledger_lines import round_line, start_line
 from openfl_flows.ops.memory import peak_rss_bytes
-from openfl_flows.ops.record import FORMAT, read_record, versions
+from openfl_flows.ops.record import FORMAT, RECORD, encoded, read_record, versions
 from openfl_flows.ops.rounds import NOTHING, Checkpoint, RoundRecord
 from openfl_flows.state import State
 
@@ -46,6 +46,7 @@ class RunDirectory:
         self.record = record
         self._kept: str | None = None
         self._ledger: Ledger | None = None
+        self._lines: list[str] = []
 
     @classmethod
     def create(
@@ -356,7 +357,7 @@ class RunDirectory:
         sites = (s for r in self.record["rounds"] for s in r["sites"].values())
         peaks = [s["peak_rss_bytes"] for s in sites]
         self.record["peak_rss_bytes"] = max(peak_rss_bytes(), *peaks, 0)
-        write_json(self.path / "run.json", self.record)
+        write_atomically(self.path / RECORD, encoded(self.record, self._lines))
         best = self.record.get("best")
         if best is not None and best["digest"] != self._kept:
             source, file = self._best_file(), self.path / BEST

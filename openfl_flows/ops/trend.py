@@ -35,8 +35,8 @@ class Trend:
         high: Upper end.
         limit: The slope from which on it leaks.
         rounds: Rounds that were looked at.
-        verdict: ``leak`` where the slope is above the limit and the interval above 0, ``unclear``
-            where the slope is below the limit and the interval reaches above it.
+        verdict: ``leak`` where the whole interval is above the limit, ``steady`` where it is
+            below, ``unclear`` where the limit is in it.
     """
 
     bytes: int
@@ -68,7 +68,7 @@ def memory_trend(held: Sequence[int], model_bytes: int) -> Trend:
     verdict: Verdict = "steady" if high <= limit else "unclear"
     if len(looked_at) < ROUNDS:
         verdict = "too few rounds"
-    elif slope > limit and low > 0:
+    elif low > limit:
         verdict = "leak"
     return Trend(
         bytes=held[-1], slope=slope, low=low, high=high, limit=limit,

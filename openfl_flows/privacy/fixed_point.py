@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.state import Spec, State, TensorSpec
 from openfl_flows.update import Update
 
@@ -23,11 +24,11 @@ def fixed_spec(spec: Spec) -> Spec:
     """The tensors that travel in place of those of ``spec``: integers of 64 bits.
 
     Raises:
-        ValueError: There are integers among them, which a sum does not join.
+        WithheldError: There are integers among them, which a sum does not join.
     """
     for tensor in spec:
         if tensor.reduce == "max":
-            raise ValueError(
+            raise WithheldError(
                 f"federation.secure_aggregation=true: tensor {tensor.name!r} is {tensor.dtype}, "
                 "expected floating point: of integers the largest is taken, and a sum has none"
             )
@@ -48,7 +49,7 @@ def to_fixed(trained: State, model: State, *, num_samples: int, sites: int) -> S
         sites: How many sites there are: their sum has to fit, too.
 
     Raises:
-        ValueError: A value is not finite, too large, or an integer already.
+        WithheldError: A value is not finite, too large, or an integer already.
     """
     limit = 2.0 ** (63 - FRACTION_BITS) / (2 * sites)
     fixed = {}
@@ -62,7 +63,7 @@ def to_fixed(trained: State, model: State, *, num_samples: int, sites: int) -> S
             largest = float(np.abs(change).max())
             # Said so that NaN is refused, too.
             if not largest <= limit:
-                raise ValueError(
+                raise WithheldError(
                     f"federation.secure_aggregation=true: tensor {tensor.name!r} has a change of "
                     f"{largest / num_samples:.3g}, expected at most {limit / num_samples:.3g} at "
                     f"{num_samples} samples"

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from openfl_flows.privacy.keystream import Keystream
+from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.state import Array, State
 
 _PIECE = 2**18
@@ -70,11 +71,11 @@ def release(trained: State, model: State, how: Gaussian, key: bytes) -> Released
         key: The secret that the noise is made of.
 
     Raises:
-        ValueError: A value is not finite, or there is a tensor that noise cannot be added to.
+        WithheldError: A value is not finite, or there is a tensor that noise cannot be added to.
     """
     for tensor in trained.spec:
         if tensor.reduce == "max":
-            raise ValueError(
+            raise WithheldError(
                 f"privacy.name=gaussian: tensor {tensor.name!r} is {tensor.dtype}, expected "
                 "floating point: integers would leave the site without noise"
             )
@@ -82,7 +83,7 @@ def release(trained: State, model: State, how: Gaussian, key: bytes) -> Released
     square = sum(float(piece @ piece) for name in names for piece in _changes(trained, model, name))
     norm = math.sqrt(square)
     if not math.isfinite(norm):
-        raise ValueError("privacy.name=gaussian: the update is not finite, expected numbers")
+        raise WithheldError("privacy.name=gaussian: the update is not finite, expected numbers")
     share = min(1.0, how.clip_norm / norm) if norm else 1.0
     deviation, stream = how.noise_multiplier * how.clip_norm, Keystream(key)
     noisy = {}

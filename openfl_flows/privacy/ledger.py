@@ -46,8 +46,7 @@ class Ledger:
             model: Digest of the global model that it begins with.
 
         Raises:
-            WithheldError: It may not.
-            ValueError: The ledger is not readable.
+            WithheldError: It may not, or the ledger is not readable.
         """
         releases = self._releases()
         if not any((made["round"], made["model"]) == (round_, model) for made in releases):
@@ -62,8 +61,8 @@ class Ledger:
             round_: Its number.
 
         Raises:
-            WithheldError: It would cost more than is left.
-            ValueError: It cannot be released, or the ledger is not readable.
+            WithheldError: It would cost more than is left, cannot be released, or the ledger is
+                not readable.
         """
         releases = self._releases()
         which = {
@@ -98,7 +97,7 @@ class Ledger:
         """ε spent so far.
 
         Raises:
-            ValueError: The ledger is not readable.
+            WithheldError: The ledger is not readable.
         """
         return self._epsilon(self._releases())
 
@@ -127,7 +126,7 @@ class Ledger:
                 if not made["noise_multiplier"] > 0:
                     raise ValueError
         except (ValueError, TypeError, KeyError):
-            raise ValueError(
+            raise WithheldError(
                 f"{self._file}: not readable, expected the account of what {self._site!r} has "
                 "released; without it nobody knows what is left of the budget"
             ) from None

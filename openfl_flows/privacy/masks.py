@@ -41,7 +41,7 @@ class Masks:
         federation: Name of the federation, which tells its keys from those of any other.
 
     Raises:
-        ValueError: The secrets on disk are not readable.
+        WithheldError: The secrets on disk are not readable.
     """
 
     def __init__(self, folder: Path, site: str, federation: str) -> None:
@@ -127,7 +127,7 @@ class Masks:
             if len(bytes.fromhex(kept["key"])) != KEY_BYTES:
                 raise ValueError
         except (ValueError, TypeError, KeyError):
-            raise ValueError(
+            raise WithheldError(
                 f"{self._file}: not readable, expected the secrets that the masks of "
                 f"{self._site!r} are made of"
             ) from None

@@ -2,4 +2,4 @@
 
 
 class WithheldError(ValueError):
-    """What is asked of a site would give away more than the plan allows."""
+    """What is asked of a site would give away too much, or cannot be sent as it has to be."""

@@ -1,15 +1,13 @@
 """All that the aggregator looks at before it starts."""
 
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from openfl_flows.pki.plan import Party
 from openfl_flows.readiness.credentials import certificate
 from openfl_flows.readiness.findings import Finding, in_bytes, probed
-from openfl_flows.readiness.machine import Machine, clock_error
+from openfl_flows.readiness.machine import Machine, clock_error, in_the_way_of_port
 from openfl_flows.readiness.rules import Readiness
 from openfl_flows.readiness.site import versions_finding
 
@@ -91,12 +89,8 @@ def _plan(case: AggregatorCase) -> Finding:
 
 
 def _free(port: int) -> str:
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise ValueError(f"network.agg_port={port}: {error.strerror}") from None
+    if (reason := in_the_way_of_port(port)) is not None:
+        raise ValueError(f"network.agg_port={port}: {reason}")
     return f"network.agg_port={port} is free"
 
 

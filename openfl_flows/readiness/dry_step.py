@@ -39,7 +39,7 @@ class Step:
         num_samples: Samples in the step.
         num_rejected: Samples of the site that cannot be used.
         spec: Digest of names, shapes and element types of the model.
-        initial: Digest of the model before round 1.
+        frozen: Digest of the tensors that never travel, and so must be the same everywhere.
         finite: Whether all that was measured in the step is a finite number.
     """
 
@@ -50,7 +50,7 @@ class Step:
     num_samples: int
     num_rejected: int
     spec: str
-    initial: str
+    frozen: str
     finite: bool
 
 
@@ -103,7 +103,7 @@ def dry_step(experiment: Experiment, site: str, folder: Path, rejected: Path) ->
         num_samples=report.num_samples,
         num_rejected=num_rejected,
         spec=initial.spec.digest(),
-        initial=initial.digest(),
+        frozen=initial.kept().digest(),
         finite=all(math.isfinite(mean.value) for mean in report.metrics.values()),
     )
 
@@ -116,6 +116,8 @@ def apart(look: Callable[[], Step]) -> Step:
     """
     # An optimizer imports this when it is made, which takes seconds; so does this process later.
     importlib.import_module("torch._dynamo")
+    begun = importlib.import_module("torch").cuda.is_initialized()
+    assert not begun, "a copy of a process that has begun to use a GPU cannot use it"
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, look, os.getpid()), name="dry-step")
@@ -160,6 +162,26 @@ def kept(file: Path, key: str, look: Callable[[], Step]) -> Step:
     taken = apart(look)
     write_json(file, {"key": key, "step": asdict(taken)})
     return taken
+
+
+def once(look: Callable[[], Step]) -> Callable[[], Step]:
+    """``look``, which is called once: what it returned or raised then, it does again.
+
+    Later the data are in memory, and the process may use a GPU, which a copy of it could not.
+    """
+    taken: list[Step | StepError] = []
+
+    def step() -> Step:
+        if not taken:
+            try:
+                taken.append(look())
+            except StepError as error:
+                taken.append(error)
+        if isinstance(taken[0], StepError):
+            raise taken[0]
+        return taken[0]
+
+    return step
 
 
 def key_of(plan: str, versions: Mapping[str, str], folder: Path) -> str:

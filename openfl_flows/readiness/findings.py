@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict, StrictBool
 
-KEPT_AT_SITE = "what was found stays at the site: it may quote its data"
+KEPT_AT_SITE = "what was found stays at the site: it may tell of its data"
 """What leaves the site in place of a private finding."""
 
 
@@ -29,8 +29,8 @@ class Finding:
         probe: Its name.
         green: Whether nothing is in the way.
         found: What was found, in one line, with file or key.
-        remedy: What to do where it is red.
-        private: Whether ``found`` may quote data of the site, and so must not leave it.
+        remedy: What to do where it is red; it leaves the site, so it names nothing of the data.
+        private: Whether ``found`` may quote or count data of the site, and so must not leave it.
     """
 
     probe: str
@@ -41,7 +41,7 @@ class Finding:
 
     def sent(self) -> SentFinding:
         """What of it leaves the site."""
-        found = KEPT_AT_SITE if self.private and not self.green else self.found
+        found = KEPT_AT_SITE if self.private else self.found
         remedy = "" if self.green else self.remedy
         return SentFinding(probe=self.probe, green=self.green, found=found, remedy=remedy)
 
@@ -53,10 +53,10 @@ def probed(probe: str, look: Callable[[], str], *, remedy: str, private: bool = 
         probe: Name of the probe.
         look: Returns what it found.
         remedy: What to do where it raises.
-        private: Whether an error may quote data of the site.
+        private: Whether what it returns or raises may tell of data of the site.
     """
     try:
-        return Finding(probe=probe, green=True, found=look())
+        return Finding(probe=probe, green=True, found=look(), private=private)
     except (ValueError, OSError) as error:
         found = " ".join(str(error).split()) or type(error).__name__
         return Finding(probe=probe, green=False, found=found, remedy=remedy, private=private)

@@ -4,6 +4,7 @@ A cycle begins with a call of the roll: each site has to call, and its verdict t
 roll is on disk, it stays for the whole cycle, whoever is restarted.
 """
 
+import contextlib
 import json
 import logging
 import threading
@@ -35,7 +36,7 @@ class Expected:
 
     Attributes:
         plan: SHA-384 of the plan.
-        digests: By name, e.g. ``spec`` and ``initial``.
+        digests: By name, e.g. ``spec`` and ``frozen``.
         roots: What is trusted.
     """
 
@@ -84,6 +85,7 @@ class Gate:
         self._cycle: int | None = None
         self._opened = threading.Condition()
         self._roll = self._read_roll()
+        self._read_verdicts()
 
     def taking_part(self, round_: int) -> tuple[str, ...] | None:
         """The sites of the cycle in which a round lies; None where it has not begun.
@@ -98,7 +100,8 @@ class Gate:
         # Whoever has joined plan/cols.yaml since is waited for, as at the beginning.
         if not set(self._sites) <= {*roll["sites"], *roll["left_out"]}:
             return None
-        return tuple(site for site in self._sites if site in roll["sites"])
+        # Where plan/cols.yaml names none of them any more, it is for the others to begin.
+        return tuple(site for site in self._sites if site in roll["sites"]) or None
 
     def call(self, site: str, round_: int) -> bool:
         """A site has called; return whether it has to bring a verdict.
@@ -127,21 +130,11 @@ class Gate:
         """Take a site's verdict.
 
         Raises:
-            ValueError: It is not the site's own, or too old.
+            ValueError: It is not the site's own, or is green and not of now.
         """
         verdict = verified(content, site, self._expected.roots)
-        age = self._now() - verdict.time
-        most = self._rules.max_age_seconds
-        if age > most:
-            raise ValueError(
-                f"verdict of {site!r} is {age:.0f} s old, expected at most {most}: is it new, "
-                "and are both clocks right?"
-            )
-        if -age > self._rules.max_clock_skew_seconds:
-            raise ValueError(
-                f"verdict of {site!r} is of {-age:.0f} s from now: set the clock of the site, or "
-                "of the aggregator, by a time server"
-            )
+        if not verdict.red:
+            self._check_age(verdict)
         write_atomically(self._folder / f"{site}.json", content)
         with self._opened:
             self._verdicts[site] = self._now(), verdict
@@ -156,6 +149,20 @@ class Gate:
             self._begin(round_)
             self._call_roll(round_)
 
+    def _check_age(self, verdict: Verdict) -> None:
+        site, age = verdict.site, self._now() - verdict.time
+        most = self._rules.max_age_seconds
+        if age > most:
+            raise ValueError(
+                f"verdict of {site!r} is {age:.0f} s old, expected at most {most}: is it new, "
+                "and are both clocks right?"
+            )
+        if -age > self._rules.max_clock_skew_seconds:
+            raise ValueError(
+                f"verdict of {site!r} is of {-age:.0f} s from now: set the clock of the site, or "
+                "of the aggregator, by a time server"
+            )
+
     def lacks(self, site: str) -> list[SentFinding]:
         """What keeps a site that has sent a verdict from taking part."""
         _, verdict = self._verdicts[site]
@@ -166,11 +173,21 @@ class Gate:
                 expected = f"{ours[:16]} as the aggregator has"
                 found.append(_other(name, theirs[:16] or "none", expected))
         for name in EQUAL:
-            values = {other: v.digests.get(name) for other, (_, v) in self._verdicts.items()}
+            values = {
+                other: self._verdicts[other][1].digests.get(name)
+                for other in sorted({site, *self._peers()})
+            }
             if len(set(values.values())) > 1:
                 said = ", ".join(f"{other} {value or 'none'}" for other, value in values.items())
                 found.append(_other(name, values[site] or "none", f"the same at all sites: {said}"))
         return found
+
+    def _peers(self) -> list[str]:
+        """Whom a site must agree with: those on the roll, else all without a red probe."""
+        members = self._roll["sites"] if self._roll is not None else ()
+        return [site for site in members if site in self._verdicts] or [
+            site for site, (_, verdict) in self._verdicts.items() if not verdict.red
+        ]
 
     def describe(self, round_: int) -> dict[str, Any]:
         """What the operator sees of it, for the status file."""
@@ -185,7 +202,7 @@ class Gate:
 
     def _describe(self, site: str) -> dict[str, Any]:
         if site not in self._verdicts:
-            # One that is on the roll has sent its verdict before a restart.
+            # That of a site on the roll may no longer be readable.
             ready = self._roll is not None and site in self._roll["sites"]
             lacks = [] if ready else [_NO_VERDICT]
             return {"ready": ready, "time": None, "lacks": lacks, "measured": {}}
@@ -245,6 +262,14 @@ class Gate:
                 )  # fmt: skip
             self._opened.notify_all()
 
+    def _read_verdicts(self) -> None:
+        """Those of the sites that take part, which are not asked again after a restart."""
+        for site in self._roll["sites"] if self._roll is not None else ():
+            with contextlib.suppress(OSError, ValueError):
+                content = (self._folder / f"{site}.json").read_bytes()
+                verdict = verified(content, site, self._expected.roots)
+                self._verdicts[site] = verdict.time, verdict
+
     def _read_roll(self) -> dict[str, Any] | None:
         file = self._folder / _ROLL
         if not file.is_file():
@@ -271,7 +296,7 @@ def _other(name: str, theirs: str, expected: str) -> SentFinding:
     remedies = {
         "plan": "get the workspace anew from the aggregator",
         "spec": "get the workspace anew from the aggregator, and install its requirements.txt",
-        "initial": "get the workspace anew from the aggregator, with all of save/",
+        "frozen": "have the files of the plan's pretrained model that the aggregator has",
         "conformance": "`openfl-flows data conformance --expect` at a site says in what",
         "schema": "compare the plan's schema and the versions of both sites",
         "python": "have the same Python at all sites",

@@ -5,7 +5,9 @@ import os
 import platform
 import re
 import shutil
+import socket
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -105,6 +107,17 @@ def proxy_in_the_way(host: str, environment: Mapping[str, str]) -> str | None:
     if any(part and host.endswith(part) for part in map(str.strip, passed_by.split(","))):
         return None
     return next((name for name in _PROXIES if environment.get(name)), None)
+
+
+def in_the_way_of_port(port: int) -> str | None:
+    """Why a server could not listen at a port of this machine; None if it could."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 class _Timex(ctypes.Structure):

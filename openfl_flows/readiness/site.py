@@ -78,7 +78,7 @@ def look(case: Case, machine: Machine, line: Line | None) -> tuple[list[Finding]
     measured = dict(reading)
     digests = {}
     if step is not None:
-        digests = {"spec": step.spec, "initial": step.initial}
+        digests = {"spec": step.spec, "frozen": step.frozen}
         findings.append(_disk(case, machine, step.model_bytes))
     for name, digest in case.digests.items():
         found = probed(
@@ -167,7 +167,7 @@ def _quote(rules: Readiness) -> Finding:
 
 def _step(case: Case, machine: Machine) -> tuple[list[Finding], dict[str, float], Step | None]:
     where = "plan/data.yaml" if case.data is None else f"{case.data} (plan/data.yaml)"
-    remedy = f"mend the data in {where}; rows that cannot be used are in logs/rejected.csv"
+    remedy = "mend the data (plan/data.yaml); rows that cannot be used are in logs/rejected.csv"
     try:
         step = case.step()
     except StepError as error:
@@ -180,10 +180,9 @@ def _step(case: Case, machine: Machine) -> tuple[list[Finding], dict[str, float]
         more = "the plan's model and batches need a larger machine, or one that is less busy"
         failed = Finding(probe="step", green=False, found=found, remedy=more, private=True)
         return [failed], {}, None
-    data = Finding(probe="data", green=True, found=f"loads in {step.load_seconds:.1f} s")
-    if step.num_rejected:
-        said = f"loads in {step.load_seconds:.1f} s; {step.num_rejected} rows cannot be used"
-        data = Finding(probe="data", green=True, found=said)
+    loads = f"loads in {step.load_seconds:.1f} s"
+    rejected = f"; {step.num_rejected} rows cannot be used" if step.num_rejected else ""
+    data = Finding(probe="data", green=True, found=loads + rejected, private=True)
     finite = Finding(
         probe="step", green=step.finite,
         found=f"{step.seconds:.2f} s for {step.num_samples} samples"

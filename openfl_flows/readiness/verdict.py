@@ -6,7 +6,6 @@ SHA-384 where the key is on a curve, RSA-PSS with SHA-384 else.
 """
 
 import base64
-import binascii
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,7 @@ class Verdict:
         plan: SHA-384 of the plan that it has.
         time: Unix time at which it looked, by its own clock.
         findings: One of each probe.
-        digests: What must be equal elsewhere, by name, e.g. ``spec`` and ``initial``.
+        digests: What must be equal elsewhere, by name, e.g. ``spec`` and ``frozen``.
         measured: Numbers, by name with unit, e.g. ``upload_bytes_per_second``.
     """
 
@@ -130,11 +129,15 @@ def verified(
     try:
         signature = base64.b64decode(document["signature"], validate=True)
         _check_signature(leaf, signature, canonical(document["verdict"]))
-    except (InvalidSignature, binascii.Error):
+    except (InvalidSignature, ValueError):
         raise ValueError(
             f"verdict of {site!r}: the signature is not of the key in its certificate, expected "
             "a verdict as the site signed it"
         ) from None
+    texts = [text for f in verdict.findings for text in (f.probe, f.found, f.remedy)]
+    if not all(map(str.isprintable, [*texts, *verdict.digests.values()])):
+        # They are shown in logs and terminals.
+        raise ValueError(f"verdict of {site!r} has control characters, expected lines of text")
     return verdict
 
 

@@ -11,7 +11,7 @@ MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
 SUFFIX = ".sig"
 
-MAX_DOCUMENT = 2**28
+MAX_DOCUMENT = 2**26
 """Most bytes of a file that is read at once: all but the model and the ledger."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -58,16 +58,22 @@ def open_plain(path: Path) -> BufferedReader:
     return open(descriptor, "rb")
 
 
-def read_document(path: Path) -> bytes:
+def read_document(path: Path, digest: str | None = None) -> bytes:
     """The content of a file of moderate size.
 
+    Args:
+        path: The file.
+        digest: SHA-256 that it had when it was first looked at; None where this is the first time.
+
     Raises:
-        ValueError: It is missing, no plain file, or larger.
+        ValueError: It is missing, no plain file, larger, or has changed meanwhile.
     """
     with open_plain(path) as file:
         content = file.read(MAX_DOCUMENT + 1)
     if len(content) > MAX_DOCUMENT:
         raise ValueError(f"{path}: larger than {MAX_DOCUMENT} bytes, which no document here is")
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path}: changed while it was verified")
     return content
 
 
@@ -87,7 +93,7 @@ def _walk(folder: Path, prefix: str) -> list[str]:
         for entry in entries:
             name = prefix + entry.name
             if not is_name(name):
-                raise ValueError(f"{folder / entry.name}: unexpected name in a release")
+                raise ValueError(f"{folder}: unexpected name {entry.name!a} in a release")
             if entry.is_dir(follow_symlinks=False):
                 below = _walk(folder / entry.name, f"{name}/")
                 if not below and name != SIGNATURES:

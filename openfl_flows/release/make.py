@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openfl_flows.atomic import put_copy, write_atomically
-from openfl_flows.ops.ledger import LEDGER, Ledger, plan_digest, read_ledger
+from openfl_flows.ops.ledger import LEDGER, Ledger, decisive, plan_digest, read_ledger
 from openfl_flows.ops.ledger_lines import disagreements
 from openfl_flows.ops.record import read_record, run_in
 from openfl_flows.release.folder import MANIFEST, files_of, is_name, read_document, sha256_of
@@ -28,8 +28,6 @@ from openfl_flows.release.manifest import (
 from openfl_flows.release.tensors import read_model
 
 Weights = Literal["model", "best", "ema"]
-# Of whoever made the run, and nobody else's business; none of it is in the plan's digest.
-_OWN = ("initial", "network", "out", "resume")
 
 
 def make_release(
@@ -89,10 +87,8 @@ def make_release(
 
 def published(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a plan goes into a release: nothing of where one party kept what."""
-    kept = {key: value for key, value in config.items() if key not in _OWN}
-    if isinstance(runtime := kept.get("runtime"), Mapping):
-        kept["runtime"] = {key: value for key, value in runtime.items() if key == "threads"}
-    return kept
+    told = {key: config[key] for key in ("name", "federation") if key in config}
+    return {**decisive(config), **told}
 
 
 def _agreeing(run: Path, record: Mapping[str, Any]) -> Ledger:
@@ -155,7 +151,7 @@ def _take_card(source: Path, target: Path) -> None:
     if not is_name(target.name) or target.suffix != ".json":
         raise ValueError(f"{source}: expected a card's name: letters, digits and '.json'")
     if target.exists():
-        raise ValueError(f"{source}: there is another card of this name, expected one a site")
+        raise ValueError(f"{source}: there is another card of this name, expected one for each")
     read_card(source.resolve())
     write_atomically(target, read_document(source.resolve()))
 

@@ -45,6 +45,8 @@ class Contents:
 def examine(folder: Path, digests: Mapping[str, str]) -> Contents:
     """Make sure that manifest, model, plan, ledger and cards are of one release.
 
+    What is read here is what had these digests, also where somebody changes files meanwhile.
+
     Args:
         folder: The release.
         digests: SHA-256 of every file in it but the signatures, by name.
@@ -52,7 +54,7 @@ def examine(folder: Path, digests: Mapping[str, str]) -> Contents:
     Raises:
         ValueError: They are not; the message names the file.
     """
-    manifest = read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST, digests.get(MANIFEST))
     listed = manifest["files"]
     for name in sorted({*listed, MANIFEST} ^ digests.keys()):
         what = "missing, but" if name in listed else "not"
@@ -67,26 +69,29 @@ def examine(folder: Path, digests: Mapping[str, str]) -> Contents:
         different = sorted(wanted ^ listed.keys())[0]
         raise ValueError(f"{folder / different}: the manifest says two things of it")
     ledger = read_ledger(folder / LEDGER)
+    if ledger.file_digest() != listed[LEDGER]:
+        raise ValueError(f"{folder / LEDGER}: changed while it was verified")
     _check_model(folder, manifest)
     _check_plan(folder, manifest, ledger)
     _check_history(folder, manifest, ledger)
     if manifest["evaluation"] is not None:
-        evaluation = read_evaluation(folder / EVALUATION, manifest["model"]["digest"])
+        model = manifest["model"]["digest"]
+        evaluation = read_evaluation(folder / EVALUATION, model, listed[EVALUATION])
         if evaluation != manifest["evaluation"]:
             raise ValueError(f"{folder / EVALUATION}: the manifest has another summary of it")
     for name, expected in manifest["cards"].items():
-        if read_card(folder / CARDS / name)["digest"] != expected:
+        if read_card(folder / CARDS / name, listed[f"{CARDS}/{name}"])["digest"] != expected:
             raise ValueError(f"{folder / CARDS / name}: digest is not that of the manifest")
     return Contents(manifest=manifest, ledger=ledger)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest in a file.
+def read_manifest(path: Path, digest: str | None = None) -> dict[str, Any]:
+    """The manifest in a file, of which the SHA-256 may be known.
 
     Raises:
         ValueError: There is none, or it is not of this format; the message names the key.
     """
-    document = read_object(path)
+    document = read_object(path, digest)
     if document.get("format") != FORMAT:
         raise ValueError(f"{path}: format={document.get('format')!r}, expected {FORMAT!r}")
     _expect_keys(path, "", document, {*_KEYS, "files"})
@@ -105,14 +110,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object in a file, every key once.
+def read_object(path: Path, digest: str | None = None) -> dict[str, Any]:
+    """A JSON object in a file, every key once; the file's SHA-256 may be known.
 
     Raises:
         ValueError: There is none.
     """
     try:
-        document = parse(read_document(path))
+        document = parse(read_document(path, digest))
     except ValueError as error:
         message = str(error)
         raise ValueError(message if str(path) in message else f"{path}: {message}") from None
@@ -121,13 +126,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path, digest: str | None = None) -> dict[str, Any]:
     """A card of an evaluation or of data: ``digest`` is the SHA-256 of the canonical form without.
+
+    The file's own SHA-256 may be known.
 
     Raises:
         ValueError: It is none, or was changed since.
     """
-    card = read_object(path)
+    card = read_object(path, digest)
     content = {key: value for key, value in card.items() if key != "digest"}
     found = hashlib.sha256(canonical(content)).hexdigest()
     if card.get("digest") != found:
@@ -135,13 +142,15 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def read_evaluation(path: Path, model: str) -> dict[str, Any]:
+def read_evaluation(path: Path, model: str, digest: str | None = None) -> dict[str, Any]:
     """What a manifest says of an evaluation card, which must be of the model.
+
+    The file's SHA-256 may be known.
 
     Raises:
         ValueError: It is no evaluation card, or of another model.
     """
-    card = read_card(path)
+    card = read_card(path, digest)
     if card.get("format") != EVALUATION_FORMAT:
         raise ValueError(f"{path}: format={card.get('format')!r}, expected {EVALUATION_FORMAT!r}")
     if card.get("candidate") != model:
@@ -186,7 +195,7 @@ def _check_model(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_plan(folder: Path, manifest: Mapping[str, Any], ledger: Ledger) -> None:
-    found = plan_digest(read_object(folder / CONFIG))
+    found = plan_digest(read_object(folder / CONFIG, manifest["files"][CONFIG]))
     if found != manifest["plan"]["digest"]:
         raise ValueError(f"{folder / CONFIG}: digest {found[:12]}, expected that of the manifest")
     for number, line in enumerate(ledger.lines, 1):

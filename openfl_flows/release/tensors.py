@@ -8,6 +8,7 @@ header, the header, and the tensors end to end, little-endian. The model's diges
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO
 from openfl_flows.ops.strict_json import parse
 from openfl_flows.release.folder import open_plain
 
-_MAX_HEADER = 10**8
+# A hundred thousand tensors: a header is parsed before anybody has signed it.
+_MAX_HEADER = 2**24
 _BLOCK = 2**20
 # numpy's name and the bytes of an element; of floating point numbers also the bits of the two
 # highest bytes that are all set in NaN and infinity.
@@ -73,7 +75,7 @@ def read_model(path: Path) -> Model:
     """
     try:
         with open_plain(path) as file:
-            tensors, described = _header(file, path.stat().st_size)
+            tensors, described = _header(file, os.fstat(file.fileno()).st_size)
             return _digests(file, tensors, described)
     except ValueError as error:
         message = str(error)

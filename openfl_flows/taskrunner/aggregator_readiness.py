@@ -10,7 +10,7 @@ from openfl_flows.readiness.machine import Machine
 from openfl_flows.taskrunner.lint import findings as lint_findings
 from openfl_flows.taskrunner.pipeline import ExactPipeline
 from openfl_flows.taskrunner.readiness import pins_of, rules_of
-from openfl_flows.taskrunner.wire import from_model_tensors
+from openfl_flows.taskrunner.wire import check_initial, from_model_tensors
 from openfl_flows.taskrunner.workspace import PLAN, read_workspace
 
 
@@ -37,6 +37,7 @@ def aggregator_findings(folder: Path, machine: Machine | None = None) -> list[Fi
             model = from_model_tensors(tensors)
         except Exception as error:  # noqa: BLE001
             raise ValueError(f"{file}: not a readable model: {error}") from None
+        check_initial(plan.config, tensors)
         return model.digest(), sum(array.nbytes for array in model.values())
 
     case = AggregatorCase(

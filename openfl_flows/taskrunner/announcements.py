@@ -27,6 +27,7 @@ from openfl_flows.pki.plan import Party
 from openfl_flows.pki.verify import verified_chain
 from openfl_flows.privacy.masks import Masks
 from openfl_flows.privacy.withheld import WithheldError
+from openfl_flows.taskrunner.serving import refusals_told
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ class Announcements:
         self._folder = folder
         self._sites = frozenset(sites)
 
+    @refusals_told()
     def take(self, site: str, tensors: Sequence[Any]) -> None:
         """Keep what a site announces.
 
@@ -166,6 +168,7 @@ class Announcements:
             )
         write_atomically(file, content)
 
+    @refusals_told()
     def of(self, site: str) -> Any:
         """What a site announced, as OpenFL's message: empty as long as nothing came.
 

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
 from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.readiness.dry_step import StepError
+from openfl_flows.readiness.machine import Machine, available_memory
 from openfl_flows.readiness.site import FOLDER
 from openfl_flows.taskrunner.entrance import READINESS
 from openfl_flows.taskrunner.keepalive import await_acknowledgements, notice_lost_connections
@@ -111,6 +113,7 @@ class Collaborator(OpenFLCollaborator):
         if self._case.rules.required:
             with contextlib.suppress(StepError):
                 self._case.step()
+        self._free_bytes = available_memory()
         task_runner.prepare(collaborator_name, client.federation_uuid)
         self._standing_known = False
 
@@ -134,7 +137,9 @@ class Collaborator(OpenFLCollaborator):
     def _show_readiness(self) -> None:
         """Look at everything, and tell the aggregator; end where something is in the way."""
         line = CallLine(self.client)
-        findings, content = show(self._case, line)
+        # What the step takes this process has taken by now.
+        machine = replace(Machine.here(Path(), self._case.pins), memory_bytes=self._free_bytes)
+        findings, content = show(self._case, machine, line)
         red = [finding for finding in findings if not finding.green]
         for finding in red:
             logger.error(

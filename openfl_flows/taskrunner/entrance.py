@@ -23,6 +23,7 @@ from openfl_flows.readiness.gate import Expected, Gate
 from openfl_flows.readiness.rules import LARGEST_PROBE_MIB, Readiness
 from openfl_flows.readiness.site import FOLDER
 from openfl_flows.state import Array
+from openfl_flows.taskrunner.serving import refusals_told
 from openfl_flows.taskrunner.workspace import WorkspacePlan
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,10 @@ class Entrance:
         self._gate: Gate | None = None
         if rules.required:
             roots = read_certificates(read(workspace / CHAIN, "the roots to trust"), str(CHAIN))
+            model = run.model()
             digests = {
-                "spec": run.model().spec.digest(),
-                "initial": str(run.record["initial"]["digest"]),
+                "spec": model.spec.digest(),
+                "frozen": model.kept().digest(),
             }
             self._gate = Gate(
                 workspace / FOLDER,
@@ -86,17 +88,22 @@ class Entrance:
             return self._sites
         return self._gate.taking_part(round_) or ()
 
-    def ask(self, site: str, round_: int) -> list[str] | None:
+    def ask(self, site: str, round_: int) -> tuple[list[str] | None, float]:
         """What a site has to do before it may take part in a round; None if it does.
 
-        Where it has only to wait, and the round has not begun, that is for a moment done here.
+        Returns:
+            The tasks, and the seconds of waiting that are over: where a site has only to wait, and
+            the round has not begun, that is for a moment done here.
         """
         if self._gate is None:
-            return None
+            return None, 0.0
         if self._gate.call(site, round_):
-            return [READINESS]
-        return None if self._gate.wait(site, round_, HELD_SECONDS) else []
+            return [READINESS], 0.0
+        began = time.monotonic()
+        admitted = self._gate.wait(site, round_, HELD_SECONDS)
+        return None if admitted else [], time.monotonic() - began
 
+    @refusals_told()
     def take(self, site: str, named_tensors: Sequence[Any], round_: int) -> None:
         """Take what a site sends as its result of :data:`READINESS`; a probe is only to be sent.
 
@@ -111,6 +118,7 @@ class Entrance:
             raise ValueError(f"readiness of {site!r} has {found}, expected its verdict alone")
         self._gate.take(site, bytes(tensors[VERDICT].data_bytes), round_)
 
+    @refusals_told()
     def answer(self, key: TensorKey, site: str) -> Array:
         """What a probe asks for, which is in the key's name.
 

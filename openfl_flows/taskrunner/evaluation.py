@@ -16,6 +16,7 @@ from openfl_flows.metrics.mean import Mean, Means
 from openfl_flows.ops.files import save_state
 from openfl_flows.ops.inbox import Result
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.results import sent_as
 from openfl_flows.taskrunner.wire import means_of
@@ -138,13 +139,18 @@ class Benchmark:
         """Measure all models on the site's test data; what leaves, under the model's name and its.
 
         Raises:
-            ValueError: A metric is not finite.
+            WithheldError: A model cannot be measured, or a metric is not finite.
         """
         models = {CANDIDATE: candidate, **self._models}
-        measured = {
-            name: site.measure(model, 1, validate=False)[1] for name, model in models.items()
-        }
-        disclosed = disclose(measured, self._policy, site=site.name)
+        try:
+            measured = {
+                name: site.measure(model, 1, validate=False)[1] for name, model in models.items()
+            }
+            disclosed = disclose(measured, self._policy, site=site.name)
+        except ValueError as error:
+            raise WithheldError(
+                f"nothing of the evaluation leaves {site.name!r}: {error}"
+            ) from None
         write_disclosed(site.folder, site.name, disclosed)
         return {
             f"{model}/{name}": mean

@@ -273,7 +273,12 @@ def _write(folder: Path, config: Mapping[str, Any], experiment: Experiment, deal
         "plan/data.yaml": "# Where each site keeps its data: a path at the site.\n"
         + "".join(f"{site},data/{site}\n" for site in sites),
         "requirements.txt": _pins(),
-        "README.md": readme.render(name=config.get("name", "federation"), sites=sites, **network),
+        "README.md": readme.render(
+            name=config.get("name", "federation"),
+            sites=sites,
+            evaluation=experiment.evaluation,
+            **network,
+        ),
         ".workspace": "current_plan_name: default\n",
         ".gitignore": "".join(f"{pattern}\n" for pattern in (*_IGNORED, *private)),
         # OpenFL writes to save/ without making it, and a checkout has no empty folders.

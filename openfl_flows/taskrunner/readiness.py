@@ -20,7 +20,7 @@ from openfl_flows.experiment import Experiment, check
 from openfl_flows.pki.files import read
 from openfl_flows.pki.party import CHAIN
 from openfl_flows.pki.plan import Party
-from openfl_flows.readiness.dry_step import dry_step, kept, key_of
+from openfl_flows.readiness.dry_step import dry_step, kept, key_of, once
 from openfl_flows.readiness.findings import Finding
 from openfl_flows.readiness.line import Destination, Line
 from openfl_flows.readiness.machine import Machine
@@ -180,7 +180,7 @@ def case_of(
         destination=None if connected else destination,
         data=data,
         lint=lint_findings(folder / PLAN),
-        step=lambda: kept(folder / FOLDER / f"{site}.step.json", key, take),
+        step=once(lambda: kept(folder / FOLDER / f"{site}.step.json", key, take)),
         digests=_digests(experiment, data, folder / "logs"),
     )
 
@@ -200,13 +200,18 @@ def _digests(experiment: Experiment, data: Path | None, logs: Path) -> dict[str,
     return found
 
 
-def show(case: Case, line: Line | None) -> tuple[list[Finding], bytes]:
+def show(case: Case, machine: Machine, line: Line | None) -> tuple[list[Finding], bytes]:
     """Look at everything, and keep the signed verdict in the workspace.
+
+    Args:
+        case: The site.
+        machine: What it runs on.
+        line: The way to the aggregator; None to leave everything out that needs it.
 
     Returns:
         All findings, and the verdict as it may be sent; nothing where the certificate is red.
     """
-    findings, verdict = look(case, Machine.here(case.workspace, case.pins), line)
+    findings, verdict = look(case, machine, line)
     if any(finding.probe == "certificate" and not finding.green for finding in findings):
         # Nobody would take what is signed with it.
         return findings, b""

@@ -7,11 +7,9 @@ then what the parties would start on their own machines.
 import logging
 import random
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from openfl_flows.learners.data_report import report_data
 from openfl_flows.metrics.mean import values
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.pki.authority import create_authority, issue_party
+from openfl_flows.readiness.machine import in_the_way_of_port
 from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.live_table import LiveTable
 from openfl_flows.taskrunner.namespaces import ADDRESS as NARROW_ADDRESS
@@ -240,13 +239,7 @@ def _free_port() -> int:
 
 
 def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-        return True
+    return in_the_way_of_port(port) is None
 
 
 def _checked_port(aggregator: Path) -> int:

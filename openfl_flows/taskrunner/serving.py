@@ -1,10 +1,26 @@
-"""What the aggregator gives to sites that ask for a tensor of the round at hand."""
+"""What the aggregator gives to sites that ask for a tensor of the round at hand, and what not."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
 
 from openfl.utilities import TensorKey
 
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.broadcast import Broadcast, held_digest, held_tag
 from openfl_flows.taskrunner.wire import AVERAGE, to_buckets
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def refusals_told() -> Iterator[None]:
+    """Tell the operator of what is refused; the server tells the site."""
+    try:
+        yield
+    except ValueError as error:
+        logger.error("Refused: %s", error)
+        raise
 
 
 class Serving:
@@ -20,6 +36,7 @@ class Serving:
         self._broadcast, self._round = broadcast, round_number
         self._average = {} if average is None else to_buckets(average, AVERAGE)
 
+    @refusals_told()
     def array(self, key: TensorKey, asker: str) -> Array:
         """What is asked for.
 

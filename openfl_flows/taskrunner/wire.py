@@ -126,6 +126,26 @@ def from_model_tensors(tensors: Mapping[str, Array]) -> State:
     return from_buckets(buckets, spec, frozen)
 
 
+def check_initial(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+    """Refuse to begin with another model than the plan says; most plans leave it to the file.
+
+    Args:
+        config: The plan.
+        tensors: What ``save/init.pbuf`` has.
+
+    Raises:
+        ValueError: The plan starts from a checkpoint, and this is another model.
+    """
+    expected = config.get("initial_digest")
+    if expected is None:
+        return
+    if (found := from_model_tensors(tensors).digest()) != expected:
+        raise ValueError(
+            f"save/init.pbuf has the model {found}, expected initial_digest={expected} as "
+            "plan/plan.yaml says: `fx plan initialize` without -i"
+        )
+
+
 def mean_array(mean: Mean) -> Array:
     """A metric as it travels: (2,) float64, its total and its count."""
     return np.array([mean.total, mean.count], np.float64)

@@ -5,8 +5,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import yaml
+
+from openfl_flows.learners.toy import ToyTask
+from openfl_flows.taskrunner.parties import run_fx
 from tests.e2e.test_federation_faults import joined, log, rounds, running, wait
-from tests.fx_processes import TOY, aggregator, site
+from tests.fx_processes import TOY, aggregator, launch, site
 
 SITES = ("site-1", "site-2", "site-3")
 PLAN = (
@@ -61,7 +66,38 @@ def test_a_site_that_is_not_ready_says_so_at_both_ends(federation: Callable[...,
         wait(lambda: not readiness(out)["sites"]["site-2"]["ready"])
         (lack,) = readiness(out)["sites"]["site-2"]["lacks"]
         assert lack["remedy"].startswith("pip install -r requirements.txt")
+        # Site-1 shows itself again to an aggregator that was killed while it waited.
+        assert parties["aggregator"].kill() < 0
+        parties["aggregator"] = aggregator(out)
         pins.write_text(whole)
         parties["site-2"] = site(out, "site-2")
         assert [parties[name].wait() for name in ("site-1", "site-2")] == [0, 0]
     assert rounds(out) == 3
+
+
+def test_a_site_that_is_taken_out_is_no_longer_waited_for(federation: Callable[..., Path]) -> None:
+    out = federation(*TOY)
+    with running(out, names=("aggregator", "site-1")) as parties:
+        wait(lambda: is_ready(out, "site-1"))
+        assert parties["aggregator"].kill() < 0
+        cols = out / "aggregator" / "plan" / "cols.yaml"
+        cols.write_text(yaml.safe_dump({"collaborators": ["site-1"]}))
+        parties["aggregator"] = aggregator(out)
+        assert [parties[name].wait() for name in ("site-1", "aggregator")] == [0, 0]
+    record = json.loads((out / "run" / "run.json").read_text())
+    assert [list(entry["sites"]) for entry in record["rounds"]] == [["site-1"]] * 3
+
+
+def test_a_federation_begins_with_the_model_that_the_aggregator_was_given(
+    federation: Callable[..., Path], tmp_path: Path
+) -> None:
+    out, checkpoint = federation(*TOY), tmp_path / "checkpoint.pt"
+    own = ToyTask(sites=SITES[:2])
+    given = own.initial_state().map(lambda array: array + np.float32(0.5))
+    own.save_native(given, checkpoint)
+    run_fx(out / "aggregator", "plan", "initialize", "-i", str(checkpoint), launch=launch)
+    with running(out) as parties:
+        assert [party.wait() for party in parties.values()] == [0, 0, 0], log(out, "site-1")
+    record = json.loads((out / "run" / "run.json").read_text())
+    assert record["initial"]["digest"] == given.digest()
+    assert len(record["rounds"]) == 3

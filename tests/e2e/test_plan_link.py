@@ -108,6 +108,23 @@ def test_links_of_sites_and_of_the_aggregator(capsys):
     assert plan["planned"]["transfer"] == pytest.approx(8 * 40e6 * (2 / 4e6 + 1 / 10e6), rel=1e-3)
 
 
+def test_links_as_the_sites_measured_them(capsys, tmp_path):
+    rates = {"upload_bytes_per_second": 1.25e6, "download_bytes_per_second": 1.25e7}
+    sites = {"site-1": {"measured": rates}, "site-2": {"measured": {"step_seconds": 1.0}}}
+    file = tmp_path / "status.json"
+    file.write_text(json.dumps({"readiness": {"sites": sites}}))
+    status = (*TOY[:2], "--status", str(file), "--step-seconds", "1")
+    assert "site-2 has no link" in refused(capsys, *status)
+    plan = answer(capsys, *status, "--bandwidth", "site-2=1mbit")
+    assert plan["links"]["site-1"] == {"up_bits": 1e7, "down_bits": 1e8, "latency": 0.0}
+    assert plan["links"]["site-2"]["up_bits"] == 1e6
+    for content in ("{", "[]", "{}", '{"readiness": {"sites": {"site-1": {"measured": 3}}}}'):
+        file.write_text(content)
+        line = refused(capsys, *status)
+        assert line.startswith(f"openfl-flows: error: --status={file}: ")
+        assert "expected the status.json of an aggregator" in line
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("finished") / "run"
@@ -145,7 +162,7 @@ def test_the_model_is_not_needed_where_its_size_is_said(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (TOY[:2], "site-1 has no link: expected federation.link, or --bandwidth"),
+        (TOY[:2], "site-1 has no link: expected federation.link, --status"),
         (TOY[:4], "how long a site computes is missing, expected --step-seconds S"),
         ((*TOY, "--idle", "10"), "--idle=10, expected a share between 0 and 1, e.g. 10% or 0.1"),
         ((*TOY, "--idle", "much"), "--idle=much, expected a share"),

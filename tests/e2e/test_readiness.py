@@ -365,7 +365,7 @@ def test_the_dry_step_of_a_model_is_measured(digress) -> None:
     experiment = readiness.Experiment.from_config(plan.config)
     step = dry_step(experiment, "site-1", digress / "data" / "site-1", digress / "logs")
     initial = experiment.initial_state()
-    assert (step.spec, step.initial) == (initial.spec.digest(), initial.digest())
+    assert (step.spec, step.frozen) == (initial.spec.digest(), initial.kept().digest())
     assert step.finite
     assert step.seconds > 0
     assert step.model_bytes == sum(array.nbytes for array in initial.values())

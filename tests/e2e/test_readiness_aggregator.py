@@ -93,6 +93,15 @@ def test_a_port_that_is_taken_and_a_full_disk(out: Path) -> None:
     assert "5 bytes free" in red["disk"].found
 
 
+def test_another_initial_model_than_the_plans_is_refused(out: Path) -> None:
+    file = out / "aggregator" / "plan" / "plan.yaml"
+    agreed = yaml.safe_load(file.read_text())["task_runner"]["settings"]["experiment"]
+    planned(out, "task_runner", experiment={**agreed, "initial_digest": "f" * 64})
+    red = {f.probe: f for f in aggregator_findings(out / "aggregator") if not f.green}
+    assert f"expected initial_digest={'f' * 64}" in red["initial"].found
+    assert "without -i" in red["initial"].found
+
+
 def test_the_command_says_it_for_people_and_machines(out: Path, capsys) -> None:
     folder = str(out / "aggregator")
     assert main(["check", folder, "--aggregator"]) == 0

@@ -129,7 +129,6 @@ def test_links_lead_somewhere() -> None:
 
 def test_pause_and_go_on(consortium: Consortium, undisturbed: list[str]) -> None:
     consortium.reaches(2)
-    consortium.do("look")
     consortium.do("pause")
     assert not consortium.units
     paused = consortium.run.round
@@ -137,6 +136,7 @@ def test_pause_and_go_on(consortium: Consortium, undisturbed: list[str]) -> None
     time.sleep(0.5)
     assert consortium.run.round == paused
     consortium.do("go-on")
+    consortium.do("look")
     assert digests(consortium.ends()) == undisturbed
 
 

@@ -79,9 +79,11 @@ def make_sketch(
 ) -> Sketch:
     """The sketch of a site's training items.
 
+    Items of the same parts are one: a compound that was measured ten times is no ten compounds.
+
     Raises:
-        ValueError: The floor or the size protects or says nothing, or there are fewer items than
-            the floor.
+        ValueError: The floor or the size protects or says nothing, or there are fewer different
+            items than the floor.
     """
     if floor < 2:
         raise ValueError(
@@ -89,9 +91,9 @@ def make_sketch(
         )
     if keep < 1:
         raise ValueError(f"--keep is {keep}, expected at least 1")
-    known = list(items)
+    known = list(dict.fromkeys(items))
     if len(known) < floor:
-        raise ValueError(f"{len(known)} items that can be read, expected at least {floor}")
+        raise ValueError(f"{len(known)} different items, expected at least {floor}")
     counts = Counter(part for parts in known for part in parts)
     frequent = {part: count for part, count in counts.items() if count >= floor}
     hashes = np.array(sorted({_hash(part, secret, kind, word) for part in frequent}), np.uint64)

@@ -82,6 +82,14 @@ def test_a_site_has_all_that_the_package_asks_for() -> None:
     assert names <= pins(LOCKS / "site.txt").keys(), "run `make locks`"
 
 
+def test_the_locks_are_of_what_was_asked_for_and_agree() -> None:
+    asked = re.findall(r"^[A-Za-z0-9._-]+", (LOCKS / "aggregator.in").read_text(), re.MULTILINE)
+    required = {normal(re.split(r"[^\w.-]", r)[0]) for r in metadata.requires("openfl-flows") or ()}
+    aggregator, site = pins(LOCKS / "aggregator.txt"), pins(LOCKS / "site.txt")
+    assert {normal(name) for name in asked} <= aggregator.keys() & required, "run `make locks`"
+    assert aggregator.items() <= site.items(), "run `make locks`"
+
+
 def test_an_aggregator_needs_no_more_than_its_lock() -> None:
     allowed = pins(LOCKS / "aggregator.txt").keys() | {"openfl-flows", "pip"}
     done = subprocess.run(

@@ -109,6 +109,43 @@ def test_a_site_has_no_port_and_one_way_out(workspace: Path) -> None:
     ]
 
 
+def planned(workspace: Path, section: str, **values: Any) -> None:
+    """Set what the plan says in a section."""
+    file = workspace / "plan" / "plan.yaml"
+    plan = yaml.safe_load(file.read_text())
+    settings = plan[section]["settings"]
+    settings.get("experiment", settings).update(values)
+    file.write_text(yaml.safe_dump(plan, sort_keys=False))
+
+
+def test_the_key_of_a_blind_split_is_a_sites_secret(workspace: Path) -> None:
+    planned(workspace, "task_runner", split={"name": "blind", "key_file": "private/blind.key"})
+    (workspace / "private").mkdir()
+    (workspace / "private" / "blind.key").write_text("SECRET")
+    for role, needed in (("aggregator", False), ("site", True)):
+        out = deploy(workspace, role, "compose")
+        targets = {s["target"] for s in composed(out)["services"]["party"]["secrets"]}
+        assert ("/federation/private/blind.key" in targets) == needed
+        chart = deploy(workspace, role, "helm")
+        for file in ("templates/job.yaml", "README.md", "values.yaml"):
+            assert ("blind-key" in (chart / file).read_text()) == needed
+        copied = [f for f in (*out.rglob("*"), *chart.rglob("*")) if f.is_file()]
+        assert not [f for f in copied if "SECRET" in f.read_text(errors="replace")]
+
+
+def test_a_site_gets_the_baseline_that_it_measures(workspace: Path) -> None:
+    (workspace / "save" / "baseline.safetensors").write_bytes(b"model")
+    out = deploy(workspace, "site", "compose")
+    assert (out / "workspace" / "save" / "baseline.safetensors").read_bytes() == b"model"
+
+
+def test_a_unit_may_open_the_port_of_its_figures(workspace: Path) -> None:
+    planned(workspace, "aggregator", metrics_port=9464)
+    (unit,) = deploy(workspace, "aggregator", "systemd").glob("*.service")
+    allowed = re.findall(r"^SocketBindAllow=tcp:(\d+)$", unit.read_text(), flags=re.MULTILINE)
+    assert allowed == ["50051", "9464"]
+
+
 @pytest.mark.parametrize("role", PARTIES)
 def test_a_charts_values_are_checked(workspace: Path, role: str) -> None:
     out = deploy(workspace, role, "helm")

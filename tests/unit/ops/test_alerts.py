@@ -92,13 +92,45 @@ def test_a_loss_that_jumps_at_one_site_is_told() -> None:
     ]  # fmt: skip
 
 
+def noisy_losses(count: int, seed: int, spread: float) -> dict[str, list[float]]:
+    """Losses that fall to a quarter, with log-normal noise."""
+    random = np.random.default_rng(seed)
+    falling = (1 + 3 * np.exp(-np.arange(count) / 8)) * 0.3
+    return {
+        name: (falling * np.exp(spread * random.standard_normal(count))).tolist()
+        for name in ("a", "b", "c", "d", "e")
+    }
+
+
+@pytest.mark.parametrize(("spread", "most"), [(0.1, 0), (0.2, 4), (0.35, 10)])
+def test_noise_of_losses_is_hardly_news(spread: float, most: int) -> None:
+    found = [told(losing(noisy_losses(100, seed, spread))) for seed in range(10)]
+    assert sum(not over for alerts in found for *_, over in alerts) <= most
+
+
+@pytest.mark.parametrize("onset", [12, 20, 80])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_three_times_as_high_is_told_at_once_and_until_it_is_over(
+    onset: int, seed: int
+) -> None:
+    losses = noisy_losses(100, seed, 0.1)
+    for index in range(onset - 1, onset + 12):
+        losses["b"][index] *= 3
+    (began, *rest) = told(losing(losses))
+    assert began == (onset, "b", "train_loss", False)
+    assert [over for *_, over in rest] == [True]
+    # A loss that falls meanwhile is over a little sooner.
+    assert onset + 4 < rest[0][0] <= onset + 13
+
+
 def test_a_loss_that_jumps_everywhere_is_no_sites() -> None:
-    jumps = [3.0, 2.5, 2.2, 2.0, 6.0, 6.1, 6.0]
+    jumps = [3.0, 2.5, 2.2, 2.0, 2.0, 2.0, 6.0, 6.1, 6.0]
     assert told(losing({"a": jumps, "b": jumps, "c": jumps})) == []
 
 
 def test_a_loss_that_falls_later_than_the_others_is_no_jump() -> None:
-    early, late = [30.0, 10.0, 3.0, 1.0, 0.5, 0.4], [30.0, 28.0, 26.0, 24.0, 20.0, 10.0]
+    early = [30.0, 10.0, 3.0, 1.0, 0.5, 0.4, 0.4, 0.4]
+    late = [30.0, 28.0, 26.0, 24.0, 20.0, 10.0, 9.0, 9.0]
     assert told(losing({"a": early, "b": late, "c": early})) == []
 
 

@@ -81,6 +81,7 @@ def test_costs_go_to_whoever_was_slowest_and_the_highest_comes_first() -> None:
         ("b", 28.0, 1, "absent"), ("a", 4.0, 2, "upload"),
     ]  # fmt: skip
     assert costs[0].over_median == 29.0
+    assert "28 s × 1 round = 28 s (29 s against the median site), cause:" in costs[0].sentence()
 
 
 def test_sites_of_one_process_and_a_site_alone_cost_nothing() -> None:

@@ -105,8 +105,10 @@ def test_the_plan_is_what_decides_bits() -> None:
     same = {
         **plan, "out": "b", "name": "m", "network": {"agg_addr": "x"}, "resume": "r",
         "runtime": {"threads": 1, "quiet": True},
-        "federation": {**PLAN["federation"], "rounds": 9},
+        "federation": {**PLAN["federation"], "rounds": 9}, "evaluation": {"candidate": "c"},
     }  # fmt: skip
+    for group, key in (("data", "path"), ("split", "key_file")):
+        plan[group], same[group] = {"name": "x", key: "/a"}, {"name": "x", key: "/b"}
     assert plan_digest(plan) == plan_digest(same)
     for change in ({"seed": 2}, {"runtime": {"threads": 2}}, {"join": {"name": "diloco"}}):
         assert plan_digest({**plan, **change}) != plan_digest(plan)

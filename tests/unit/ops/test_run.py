@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from openfl_flows.ops.files import load_state
+from openfl_flows.ops.record import encoded
 from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.state import State
@@ -346,3 +347,14 @@ def test_a_run_of_before_it_was_recorded_tested_its_last_model(run) -> None:
     run.finish({})
     del run.record["tested"]
     assert run.tested_digest == checkpoint(1).model.digest()
+
+
+def test_a_record_is_the_same_bytes_whether_rounds_were_written_before_or_not(run) -> None:
+    for round_ in range(1, 5):
+        commit(run, round_)
+        run.measured({"nll": math.nan if round_ == 3 else round_ / 3})
+    run.write()
+    written = (run.path / "run.json").read_bytes()
+    assert written == encoded(run.record, [])
+    assert repr(json.loads(written)) == repr(json.loads(json.dumps(run.record)))
+    assert sum(line.startswith(b'  {"round"') for line in written.splitlines()) == 4

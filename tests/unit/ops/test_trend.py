@@ -44,6 +44,9 @@ def test_a_few_rounds_that_held_much_are_no_leak() -> None:
 
 def test_noise_leaves_open_what_it_hides() -> None:
     assert memory_trend(held(0.8e6, ROUNDS, noise=2e7), MODEL).verdict == "unclear"
+    above = memory_trend(held(1.3e6, ROUNDS, noise=5e6), MODEL)
+    assert 0 < above.low < above.limit < above.slope
+    assert above.verdict == "unclear"
 
 
 def test_small_models_have_a_limit_that_somebody_could_notice() -> None:

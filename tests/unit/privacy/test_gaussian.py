@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from openfl_flows.privacy.gaussian import Gaussian, release
+from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.state import State
 
 KEY = bytes(range(32))
@@ -72,10 +73,10 @@ def test_large_tensors_are_no_other_than_small_ones():
 
 def test_nothing_leaves_without_noise():
     counted = State({"a": np.zeros(3, "float32"), "steps": np.int64(3).reshape(())})
-    with pytest.raises(ValueError, match="'steps' is int64, expected floating point"):
+    with pytest.raises(WithheldError, match="'steps' is int64, expected floating point"):
         release(counted, counted, mechanism(1.0, 1.0), KEY)
     broken = State({"a": np.full(3, np.nan, "float32")})
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(WithheldError, match="not finite"):
         release(broken, State({"a": np.zeros(3, "float32")}), mechanism(1.0, 1.0), KEY)
 
 

@@ -96,5 +96,5 @@ def test_it_says_whether_an_update_was_clipped(tmp_path):
 def test_a_damaged_ledger_is_no_new_budget(tmp_path, content):
     ledger(tmp_path).release(model(1), model(0), 1)
     (tmp_path / LEDGER).write_text(content)
-    with pytest.raises(ValueError, match="not readable, expected the account of what 'site-1'"):
+    with pytest.raises(WithheldError, match="not readable, expected the account of what 'site-1'"):
         ledger(tmp_path).check(2, model(0).digest())

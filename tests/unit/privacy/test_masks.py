@@ -123,5 +123,5 @@ def test_what_is_no_key_is_refused(tmp_path):
 def test_damaged_secrets_are_not_replaced(tmp_path, content):
     Masks(tmp_path, "site-1", "f")
     (tmp_path / SECRETS).write_text(content)
-    with pytest.raises(ValueError, match=r"masks\.json: not readable, expected the secrets"):
+    with pytest.raises(WithheldError, match=r"masks\.json: not readable, expected the secrets"):
         Masks(tmp_path, "site-1", "f")

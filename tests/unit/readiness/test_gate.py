@@ -21,7 +21,7 @@ from openfl_flows.readiness.verdict import MAX_BYTES, Verdict, canonical, signed
 
 SITES = ("a", "b", "c")
 NOW = dt.datetime.now(dt.UTC).timestamp()
-DIGESTS = {"spec": "5" * 64, "initial": "1" * 64}
+DIGESTS = {"spec": "5" * 64, "frozen": "1" * 64}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,15 @@ REFUSED: dict[str, tuple[Callable[[Scene], bytes], str]] = {
         altered(lambda d: d["verdict"]["findings"][0].update(green="yes")),
         "valid boolean",
     ),
+    "no number": (
+        lambda s: s.signed().replace(b'"measured":{}', b'"measured":{"x":1e999}'),
+        "signature",
+    ),
+    "letters in the signature": (altered(lambda d: d.update(signature="\u00e4")), "signature"),
+    "a forged line": (
+        lambda s: s.signed(findings=[SentFinding(probe="x", green=True, found="a\nb", remedy="")]),
+        "has control characters",
+    ),
     "a number missing": (altered(lambda d: d["verdict"].pop("time")), "time"),
     "another format": (lambda s: s.signed(format="x/2"), "has format 'x/2'"),
     "parts missing": (altered(lambda d: d.pop("certificates")), "expected a verdict, a signature"),
@@ -172,7 +181,7 @@ LACKS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "another plan": ({"plan": "q" * 96}, "plan", "get the workspace anew"),
     "another model": ({"digests": {**DIGESTS, "spec": "6" * 64}}, "spec", "requirements.txt"),
-    "another initial model": ({"digests": {**DIGESTS, "initial": "2" * 64}}, "initial", "save/"),
+    "another encoder": ({"digests": {**DIGESTS, "frozen": "2" * 64}}, "frozen", "pretrained"),
     "no digests": ({"digests": {}}, "spec", "requirements.txt"),
     "another split": ({"digests": {**DIGESTS, "conformance": "3" * 64}}, "conformance", "--expect"),
     "another Python": ({"digests": {**DIGESTS, "python": "3.12"}}, "python", "the same Python"),
@@ -195,6 +204,58 @@ def test_what_a_site_lacks_is_told_with_a_remedy(name: str, scene: Scene, caplog
     scene.clock.now += AGAIN_SECONDS + 1
     scene.come("a", "b", "c")
     assert scene.gate.taking_part(1) == SITES
+
+
+def test_a_red_verdict_is_kept_whatever_the_sites_clock_says(scene: Scene) -> None:
+    red = SentFinding(probe="clock", green=False, found="300 s", remedy="a time server")
+    for seconds in (-4000.0, 300.0):
+        scene.gate.call("a", 1)
+        scene.gate.take("a", scene.signed(time=scene.clock.now + seconds, findings=[red]), 1)
+        (lack,) = scene.gate.describe(1)["sites"]["a"]["lacks"]
+        assert lack["probe"] == "clock"
+    assert scene.gate.call("a", 1)
+
+
+def test_a_site_that_is_not_ready_itself_blames_no_other(places: Path, tmp_path: Path) -> None:
+    scene = Scene(places, tmp_path, least_sites=2, wait_seconds=0, cycle_rounds=10)
+    red = SentFinding(probe="data", green=False, found="", remedy="mend them")
+    scene.gate.call("c", 1)
+    scene.gate.take("c", scene.signed("c", digests={}, findings=[red]), 1)
+    schema = {**DIGESTS, "schema": "7" * 64}
+    for site in ("a", "b"):
+        scene.gate.call(site, 1)
+        scene.gate.take(site, scene.signed(site, digests=schema), 1)
+    assert scene.gate.taking_part(1) == ("a", "b")
+    # Who comes late has to agree with those that take part, and not they with it; nor does a
+    # restart in between forget what they have.
+    for _ in range(2):
+        scene.gate.call("c", 2)
+        scene.gate.take("c", scene.signed("c", digests={**DIGESTS, "schema": "8" * 64}), 2)
+        sites = scene.gate.describe(2)["sites"]
+        assert [sites[site]["ready"] for site in SITES] == [True, True, False]
+        assert [lack["probe"] for lack in sites["c"]["lacks"]] == ["schema"]
+        scene.restart()
+
+
+def test_a_cycle_whose_sites_are_all_taken_out_begins_anew(places: Path, tmp_path: Path) -> None:
+    scene = Scene(places, tmp_path, least_sites=1, wait_seconds=0)
+    scene.come("a")
+    assert scene.gate.taking_part(1) == ("a",)
+    scene.restart(("b", "c"))
+    assert scene.gate.taking_part(2) is None
+    scene.come("b", "c", round_=2)
+    assert scene.gate.taking_part(2) == ("b",)
+
+
+def test_what_sites_measured_is_known_after_a_restart(scene: Scene) -> None:
+    for site in SITES:
+        scene.gate.call(site, 1)
+        scene.gate.take(site, scene.signed(site, measured={"upload_bytes_per_second": 1e6}), 1)
+    scene.restart()
+    assert scene.gate.describe(1)["sites"]["b"]["measured"] == {"upload_bytes_per_second": 1e6}
+    (scene.folder / "b.json").write_bytes(b"{")
+    scene.restart()
+    assert scene.gate.describe(1)["sites"]["b"]["ready"]
 
 
 def test_a_round_begins_once_all_are_green_and_none_is_asked_again(scene: Scene) -> None:

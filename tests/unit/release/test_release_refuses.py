@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from openfl_flows.ops.ledger import LEDGER
+from openfl_flows.release.folder import sha256_of
 from openfl_flows.release.keys import Signers, make_key, read_private
 from openfl_flows.release.signature import signed, statement
+from openfl_flows.release.tensors import read_model
 from openfl_flows.release.verify import collect_signature, sign_release, verify_release
 from tests.unit.release.conftest import Consortium, make_run
 
@@ -212,7 +215,7 @@ def test_what_contradicts_itself_is_refused_whoever_signs(
     release, consortium, file, change, message
 ) -> None:
     """All parties sign what nobody looked at: the files are as listed, their contents disagree."""
-    from openfl_flows.release.folder import files_of, sha256_of
+    from openfl_flows.release.folder import files_of
 
     target = release / file
     target.write_text(target.read_text().replace(change, f"{change}1", 1))
@@ -227,6 +230,52 @@ def test_what_contradicts_itself_is_refused_whoever_signs(
         verify_release(release, consortium.signers)
     with pytest.raises(ValueError, match=message):
         sign_release(release, read_private(consortium.keys / "carol"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json", "config.json", "evaluation.json", "cards/north.json", LEDGER,
+     "model.safetensors"],
+)  # fmt: skip
+def test_a_file_that_changes_once_it_was_hashed_is_refused(
+    release, consortium, monkeypatch, name
+) -> None:
+    from openfl_flows.release import verify
+
+    def hashed_then_changed(path: Path) -> str:
+        found = sha256_of(path)
+        if path == release / name:
+            content = path.read_bytes()
+            changes = {
+                "model.safetensors": content[:-1] + bytes([content[-1] ^ 1]),
+                # Beside the chain, which stays intact.
+                LEDGER: content.replace(b'"time":"2', b'"time":"3', 1),
+            }
+            path.write_bytes(changes.get(name, content + b" "))
+        return found
+
+    monkeypatch.setattr(verify, "sha256_of", hashed_then_changed)
+    with pytest.raises(ValueError, match="changed while it was verified|content has digest"):
+        verify_release(release, consortium.signers)
+
+
+@pytest.mark.parametrize("length", [2**24 + 1, 2**40, 2**63])
+def test_a_header_without_measure_is_refused_before_it_is_read(tmp_path, length) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as sparse:
+        sparse.write(length.to_bytes(8, "little"))
+        sparse.truncate(2**41)
+    with pytest.raises(ValueError, match=f"a header of {length} bytes"):
+        read_model(file)
+
+
+def test_names_that_no_release_has_are_refused_in_one_line(release, consortium) -> None:
+    for name in ("mo\ndel", "modèl.json", "a\x1b[2J", "b\u202eexe.json", "Manifest.json"):
+        (release / name).touch()
+        with pytest.raises(ValueError, match=r"\A[ -~]*\Z") as refused:
+            verify_release(release, consortium.signers)
+        assert re.search("unexpected name|differ in case only", str(refused.value))
+        (release / name).unlink()
 
 
 @pytest.mark.timeout(600)

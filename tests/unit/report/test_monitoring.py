@@ -46,6 +46,18 @@ def test_a_rehearsal_a_workspace_and_a_run_show_the_same(workspace: Path, place:
     assert watched.document["costs"][0]["site"] == "site-a"
 
 
+def test_what_the_aggregator_found_is_shown_as_long_as_it_is_of_these_rounds(
+    workspace: Path,
+) -> None:
+    found = read_federation(workspace).document
+    file = workspace / "local_state" / "status.json"
+    known = {**found, "seconds": [26.5, 26.5], "costs": []}
+    file.write_text(json.dumps(known))
+    assert read_federation(workspace).document["costs"] == []
+    file.write_text(json.dumps({**known, "seconds": [26.5]}))
+    assert read_federation(workspace).document["costs"] == found["costs"]
+
+
 def test_what_is_printed(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,10 @@ def items(numbers):
     return [frozenset(f"part {n}".encode() for n in row) for row in numbers]
 
 
-def sketch(rows, **options):
-    return make_sketch(items(rows), SECRET, kind="molecules", **{"floor": 2, **options})
+def sketch(rows, secret=SECRET, **options):
+    """Of items that have the rows' parts, and each one that is its own."""
+    own = items([*row, f"of item {number}"] for number, row in enumerate(rows))
+    return make_sketch(own, secret, **{"kind": "molecules", "floor": 2, **options})
 
 
 rows = st.lists(st.sets(st.integers(0, 30), min_size=5, max_size=12), min_size=4, max_size=20)
@@ -40,6 +42,16 @@ def test_a_part_of_fewer_items_than_the_floor_leaves_no_trace(data, floor):
     made, other = sketch(data, floor=floor), sketch(without, floor=floor)
     assert made.hashes.tolist() == other.hashes.tolist()
     assert len(made.hashes) == len(counts) - len(rare)
+
+
+def test_one_compound_many_times_is_one_item():
+    often = items([range(8), *[range(20, 28)] * 10, range(9)])
+    once = items([range(8), range(20, 28), range(9)])
+    made, other = (make_sketch(data, SECRET, kind="molecules", floor=2) for data in (often, once))
+    assert made.hashes.tolist() == other.hashes.tolist()
+    assert len(made.hashes) == 8
+    with pytest.raises(ValueError, match="1 different items, expected at least 2"):
+        make_sketch(items([range(8)] * 5), SECRET, kind="molecules", floor=2)
 
 
 @given(rows, rows)
@@ -85,25 +97,24 @@ def test_a_bounded_sketch_speaks_of_a_sample_of_the_parts():
 
 
 def test_the_radius_takes_every_item_out_of_its_own_sketch():
-    # In three items each: known to the others, but for a part that two items share.
-    assert sketch([range(10)] * 3, floor=3).radius == 1
-    assert sketch([range(10)] * 4, floor=3).radius == 0
+    # Of ten parts one is the item's own; the others have nine in common.
+    assert sketch([range(9)] * 3, floor=3).radius == 1
+    assert sketch([range(9)] * 4, floor=3).radius == 0.1
 
 
 def test_without_the_key_nothing_can_be_asked():
     made = sketch([range(8)] * 3)
     with pytest.raises(ValueError, match="commitment"):
         distances(items([range(8)]), made, OTHER)
-    other = make_sketch(items([range(8)] * 3), OTHER, kind="molecules", floor=2)
+    other = sketch([range(8)] * 3, OTHER)
     assert not set(made.hashes.tolist()) & set(other.hashes.tolist())
     with pytest.raises(ValueError, match="key"):
         merge_sketches([made, other])
 
 
 def test_kinds_and_words_have_hashes_of_their_own():
-    data = items([range(8)] * 3)
     found = [
-        set(make_sketch(data, SECRET, kind=kind, word=word, floor=2).hashes.tolist())
+        set(sketch([range(8)] * 3, kind=kind, word=word).hashes.tolist())
         for kind, word in (("molecules", 0), ("proteins", 3), ("proteins", 4))
     ]
     assert not found[0] & found[1]
@@ -134,7 +145,7 @@ def test_a_sketch_survives_its_file_and_nothing_else_does(tmp_path):
     [
         ([range(8)] * 3, {"floor": 1}, "--floor is 1"),
         ([range(8)] * 3, {"keep": 0}, "--keep is 0"),
-        ([range(8)] * 3, {"floor": 4}, "3 items"),
+        ([range(8)] * 3, {"floor": 4}, "3 different items"),
     ],
 )
 def test_what_makes_no_sketch_is_refused(rows_, options, words):
@@ -154,10 +165,10 @@ def test_parts_are_those_of_the_molecule_however_it_is_written():
 
 def test_nothing_of_an_item_is_in_the_file(tmp_path):
     canary = "CANARYWWWPROTEIN"
-    data = [protein_parts(canary, 4)] * 12
+    data = [protein_parts(f"{canary}{letter * 4}", 4) for letter in "ACDEFGHIKLM"]
     made = make_sketch(data, SECRET, kind="proteins", word=4)
     write_sketch(tmp_path / "sketch.json", made)
     text = (tmp_path / "sketch.json").read_text()
     assert "CANA" not in text
     assert SECRET.hex() not in text
-    assert math.isclose(distances(data[:1], made, SECRET)[0], 0)
+    assert math.isclose(distances([protein_parts(canary, 4)], made, SECRET)[0], 0)

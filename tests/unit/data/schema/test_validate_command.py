@@ -120,7 +120,7 @@ def test_no_word_of_the_data_is_in_the_card_on_the_screen_or_in_the_error(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("experiment=demo", "DIR"), "schema=none: the plan agrees on nothing"),
+        (("experiment=demo", "schema=none", "DIR"), "schema=none: the plan agrees on nothing"),
         ((*MOLECULES,), "data validate got 0 folders, expected KEY=VALUE ... FOLDER|FILE"),
         ((*MOLECULES, "DIR", "ELSE"), "data validate got 2 folders"),
         ((*MOLECULES, "schema.floor=1", "DIR"), "schema.floor=1, expected at least 2"),
