@@ -115,7 +115,11 @@ def test_labels_may_be_missing_as_far_as_agreed(tmp_path) -> None:
     assert (found[0]["key"], found[0]["value"]) == ("homo_ev", "25.00%")
 
 
-@pytest.mark.parametrize("content", [b"smiles\xff,x\n", gzip.compress(b"smiles\n" * 99)[:20], b""])
+@pytest.mark.parametrize(
+    "content",
+    [b"smiles\xff,x\n", gzip.compress(b"smiles\n" * 99)[:20], b""],
+    ids=["not UTF-8", "cut off", "empty"],
+)
 def test_a_file_that_is_no_table_is_found(content, tmp_path) -> None:
     (tmp_path / "molecules.csv").write_bytes(content)
     found, _, fits = found_in(SCHEMA, tmp_path, tmp_path / "out")
