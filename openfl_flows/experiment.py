@@ -158,9 +158,7 @@ class Experiment:
         if site is not None and site not in sites:
             raise ValueError(f"site={site}, expected one of {', '.join(sites)}")
         model = dict(config["model"])
-        schema, task_class = schema_of(config), resolve(model.pop("task"))
-        flow = model.pop("flow")
-        _check_schema(schema, task_class)
+        task_class, flow = resolve(model.pop("task")), model.pop("flow")
         parts = {name: config[name] for name in ("data", "partition")}
         split = check("split", SplitConfig, config.get("split", {}))
         if split.blind:
@@ -171,8 +169,12 @@ class Experiment:
             "sites": sites,
             "seed": check_count("seed", config["seed"], least=0),
         }
+        task = check("model", task_class, options)
+        # The schema takes from the groups of model and data what these have to check first.
+        schema = schema_of(config)
+        _check_schema(schema, task_class)
         return cls(
-            task=check("model", task_class, options),
+            task=task,
             flow=flow,
             join=_built("join", build_join, config["join"]),
             ema=ema,

@@ -205,6 +205,9 @@ def initial_checkpoint(model: State, join: Join, *, average: bool) -> Checkpoint
 
 
 def _site_round(contribution: Contribution) -> SiteRound:
+    update = contribution.update.state
+    digest = update.digest()
+    let_go(update)
     return SiteRound(
         num_samples=contribution.update.num_samples,
         num_steps=contribution.update.num_steps,
@@ -215,7 +218,7 @@ def _site_round(contribution: Contribution) -> SiteRound:
         bytes_up=contribution.bytes_up,
         bytes_down=contribution.bytes_down,
         frames=contribution.frames,
-        update=contribution.update.state.digest(),
+        update=digest,
         rss_bytes=contribution.rss_bytes,
     )
 

@@ -175,7 +175,18 @@ def stop(processes: Iterable[Process]) -> None:
         end = time.monotonic() + STOP_SECONDS
         while left and time.monotonic() < end:
             time.sleep(0.01)
-            left = [process for process in left if process.poll() is None]
+            left = [process for process in left if _lives(process)]
+
+
+def _lives(process: Process) -> bool:
+    """Whether a process runs, or one that it has started."""
+    if process.poll() is None:
+        return True
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -6,13 +6,12 @@ python -m tests.bench.blind_split FILE [--ask 4000] [--keys 50]
 
 import argparse
 import random
-from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 
-from openfl_flows.data.blind.folds import group_number, part_of
+from openfl_flows.data.blind.folds import group_number
 from openfl_flows.data.blind.leakage import near_molecules
 from openfl_flows.data.blind.molecules import MoleculeGroups
 from openfl_flows.data.strata import murcko_scaffolds
@@ -26,15 +25,20 @@ RULES = {
     "core, rings=1": MoleculeGroups(rings=1).group,
     "atoms": MoleculeGroups(rule="atoms").group,
 }
-SPLITS = {"80/10/10": (0.8, 0.1, 0.1), "five folds": None}
+SPLITS = {"80/10/10": (0.1, 0.2), "five folds": (0.2, 0.4, 0.6, 0.8)}
+SIMILARITIES = (0.7, 0.85)
 
 
-def parts(names: list[str], key: int, fractions: tuple[float, float, float] | None) -> list[str]:
-    secret = key.to_bytes(32, "big")
-    number = {name: group_number(secret, "molecule", name) for name in set(names)}
-    if fractions is None:
-        return [str(int(5 * number[name])) for name in names]
-    return [part_of(number[name], fractions) for name in names]
+def crossing(
+    groups: np.ndarray, pairs: np.ndarray, numbers: np.ndarray, asked: int
+) -> list[tuple[float, float]]:
+    """Of each split: share of pairs in two parts, and of molecules asked for that have one."""
+    found = []
+    for bounds in SPLITS.values():
+        part = np.searchsorted(bounds, numbers, side="right")[groups]
+        crosses = part[pairs[:, 0]] != part[pairs[:, 1]]
+        found.append((crosses.mean(), len(np.unique(pairs[crosses, 0])) / asked))
+    return found
 
 
 def main() -> None:
@@ -47,30 +51,27 @@ def main() -> None:
     rows = stream_rows(options.file, required=("smiles",)) if table else stream_smiles(options.file)
     smiles = [row.cells["smiles"] for row in rows]
     asked = random.Random(0).sample(range(len(smiles)), min(options.ask, len(smiles)))
-    pairs = near_molecules(smiles, asked)
-    with_one = len(np.unique(pairs[:, 0]))
-    print(f"{len(smiles):,} molecules, {len(asked):,} asked, {len(pairs):,} near duplicates, "
-          f"of {with_one:,} molecules ({with_one / len(asked):.2%})")  # fmt: skip
-    print("| groups by | number | largest | pairs in two groups | "
-          + " | ".join(f"{s}: pairs | molecules | test share" for s in SPLITS) + " |")  # fmt: skip
+    near = {least: near_molecules(smiles, asked, tanimoto=least) for least in SIMILARITIES}
+    for least, pairs in near.items():
+        print(f"{len(smiles):,} molecules, {len(asked):,} asked, {len(pairs):,} pairs from "
+              f"{least}, of {len(np.unique(pairs[:, 0])):,} molecules")  # fmt: skip
+    print("| groups by | number | largest | test share | similarity | pairs in two groups | "
+          + " | ".join(f"{split}: pairs | molecules" for split in SPLITS) + " |")  # fmt: skip
     for rule, group in RULES.items():
-        names = [group(each) for each in smiles]
-        counts = Counter(names)
-        array = np.unique(names, return_inverse=True)[1]
-        two = (array[pairs[:, 0]] != array[pairs[:, 1]]).mean()
-        cells = []
-        for fractions in SPLITS.values():
-            crossing, leaking, held = [], [], []
-            for key in range(options.keys):
-                found = np.asarray(parts(names, key, fractions))
-                crosses = found[pairs[:, 0]] != found[pairs[:, 1]]
-                crossing.append(float(crosses.mean()))
-                leaking.append(len(np.unique(pairs[crosses, 0])) / len(asked))
-                held.append(float((found == ("0" if fractions is None else "test")).mean()))
-            cells.append(f"{mean(crossing):.2%} ± {stdev(crossing):.2%} | {mean(leaking):.2%} | "
-                         f"{mean(held):.1%} ± {stdev(held):.1%}")  # fmt: skip
-        print(f"| {rule} | {len(counts):,} | {max(counts.values()) / len(smiles):.1%} | "
-              f"{two:.2%} | {' | '.join(cells)} |", flush=True)  # fmt: skip
+        names, groups = np.unique([group(each) for each in smiles], return_inverse=True)
+        sizes = np.bincount(groups)
+        keys = [
+            np.array([group_number(key.to_bytes(32, "big"), "molecule", name) for name in names])
+            for key in range(options.keys)
+        ]
+        held = [sizes[numbers < 0.1].sum() / len(smiles) for numbers in keys]
+        for least, pairs in near.items():
+            two = (groups[pairs[:, 0]] != groups[pairs[:, 1]]).mean()
+            means = np.mean([crossing(groups, pairs, key, len(asked)) for key in keys], axis=0)
+            print(f"| {rule} | {len(names):,} | {sizes.max() / len(smiles):.1%} | "
+                  f"{mean(held):.1%} ± {stdev(held):.1%} | {least} | {two:.2%} | "
+                  + " | ".join(f"{share:.2%}" for share in means.ravel()) + " |",
+                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -73,12 +73,15 @@ def measure(pairs: Pairs, parts: Sequence[str], asked: Sequence[int]) -> Leakage
     )
 
 
-def near_molecules(smiles: Sequence[str], asked: Sequence[int]) -> Pairs:
+def near_molecules(
+    smiles: Sequence[str], asked: Sequence[int], *, tanimoto: float = TANIMOTO
+) -> Pairs:
     """Near duplicates of some molecules among all, see :data:`TANIMOTO`.
 
     Args:
         smiles: All molecules; one that RDKit refuses has no neighbours.
         asked: Numbers of those whose neighbours are looked for.
+        tanimoto: The least similarity of near duplicates.
     """
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
     prints, numbers = [], []
@@ -94,7 +97,7 @@ def near_molecules(smiles: Sequence[str], asked: Sequence[int]) -> Pairs:
     for number in asked:
         if (own := place.get(int(number))) is None:
             continue
-        alike = np.asarray(DataStructs.BulkTanimotoSimilarity(prints[own], prints)) >= TANIMOTO
+        alike = np.asarray(DataStructs.BulkTanimotoSimilarity(prints[own], prints)) >= tanimoto
         alike[own] = False
         near = number_of[alike]
         found.append(np.stack([np.full(len(near), number), near], axis=1))

@@ -173,9 +173,8 @@ class ProteinsV1:
     def __post_init__(self) -> None:
         """Refuse what :func:`_check_telling` does, values without a unit, keys of no header."""
         _check_telling(self)
-        if (self.value is None) == (self.kind == "sequence_to_value"):
-            wanted = "a quantity" if self.value is None else "null"
-            raise ValueError(f"schema.value with schema.kind={self.kind}: expected {wanted}")
+        if self.value is not None and self.kind != "sequence_to_value":
+            raise ValueError(f"schema.value with schema.kind={self.kind}: expected null")
         if wrong := [key for key in self.keys if not re.fullmatch("[A-Z_]+", key)]:
             raise ValueError(f"schema.keys has {wrong[0]!r}, expected capitals and '_'")
 

@@ -8,7 +8,7 @@ from openfl_flows.data.proteins.fasta import KEYS, PRED
 from openfl_flows.data.proteins.residues import without_stop
 from openfl_flows.data.schema.findings import refusal
 from openfl_flows.data.schema.limits import ProteinsV1
-from openfl_flows.data.schema.quantities import read_quantity
+from openfl_flows.data.schema.quantities import ANY_NUMBER, read_quantity
 
 
 class ProteinRow(BaseModel):
@@ -94,8 +94,8 @@ class ProteinRow(BaseModel):
             if (info.data.get("SET") or "").lower() == PRED:
                 return None
             raise refusal("target", "TARGET=VALUE")
-        if schema.value is not None:
-            if read_quantity(target, schema.value) is None:
+        if schema.kind == "sequence_to_value":
+            if read_quantity(target, schema.value or ANY_NUMBER) is None:
                 raise refusal("number", "a finite number")
             return target
         learned = [target]

@@ -16,6 +16,10 @@ OTHER_UNITS = {
 """By unit: others that it is confused with, and how many of it one of them is (CODATA 2018)."""
 
 
+ANY_NUMBER = Quantity(unit="", least=-math.inf, most=math.inf)
+"""What a value is where nobody has agreed on a quantity."""
+
+
 class Labels:
     """Values of one quantity over all rows: 8 bytes for each.
 

@@ -133,7 +133,10 @@ def test_no_word_of_the_data_is_in_the_card_on_the_screen_or_in_the_error(
         ((*MOLECULES, "schema.homo_ev.least=9", "DIR"), "least=9.0, most=-1.0: expected least"),
         ((*MOLECULES, "+schema.typo=1", "DIR"), "schema.typo=1: "),
         ((*PROTEINS, "schema.keys=[kingdom]", "DIR"), "schema.keys has 'kingdom', expected"),
-        ((*PROTEINS, "data.kind=sequence_to_value", "data.classes=[]", "DIR"), "schema.value"),
+        (
+            (*PROTEINS, "schema.value={unit: C, least: 1.0, most: 2.0}", "DIR"),
+            "schema.value with schema.kind=sequence_to_class: expected null",
+        ),
         ((*MOLECULES, "schema.name=molecules_v7", "DIR"), "schema.name='molecules_v7', expected"),
         ((*MOLECULES, "DIR", "--workspace", "w"), "experiment=demo with --workspace, expected"),
     ],
