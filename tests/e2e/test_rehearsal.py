@@ -79,7 +79,7 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
         ((*DIGRESS, "join=diloco", "ema=at_sync", "codec=int4"), 2, launch_fx),
         pytest.param((*DIGRESS, "join=fedavg"), 2, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS), 4, launch),
-        pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=COMPILED),
+        pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=[COMPILED, pytest.mark.slow]),
         (OPENFOLD3, 2, launch),
         pytest.param(OPENFOLD3, 2, launch_fx, marks=pytest.mark.slow),
     ],
@@ -111,6 +111,7 @@ def test_a_federation_is_its_simulation(
     assert write_report(run.path).read_text().count(run.record["digest"][:12])
 
 
+@pytest.mark.slow
 def test_other_numbers_of_sites(tmp_path: Path):
     export_workspace(compose(TOY), tmp_path / "workspace")
     run = rehearse(tmp_path / "workspace", out=tmp_path / "parties", sites=3, launch=launch)

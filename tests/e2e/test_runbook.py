@@ -127,6 +127,7 @@ def test_links_lead_somewhere() -> None:
         assert (PAGE.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_pause_and_go_on(consortium: Consortium, undisturbed: list[str]) -> None:
     consortium.reaches(2)
     consortium.do("pause")

@@ -52,6 +52,7 @@ def digests(run: RunDirectory) -> list[str]:
     return [round_["digest"] for round_ in run.record["rounds"]]
 
 
+@pytest.mark.slow
 def test_five_runs_of_one_seed_end_in_one_digest(tmp_path: Path) -> None:
     found = {tuple(digests(run(digress(), tmp_path / str(i)))) for i in range(5)}
     assert len(found) == 1

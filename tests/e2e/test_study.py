@@ -106,6 +106,7 @@ def test_every_site_tunes_the_federations_model_of_the_same_seed(folder, capsys)
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_tuning_is_made_after_the_federation_and_stays_with_its_model(folder, capsys) -> None:
     tuned = (*TUNED[1:], "study.runs.tuned.grid.site.site-2=null")
     assert main(("study", *tuned, "study.jobs=2", "out=out")) == 0
