@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openfl_flows.data.schema.limits import MoleculesV1
+from openfl_flows.data.schema.limits import Schema
 from openfl_flows.data.schema.molecules import read_molecule
 from openfl_flows.data.smiles import encode_smiles
 from openfl_flows.data.source import SAMPLE, MoleculeSource, write_site_table
@@ -161,7 +161,7 @@ SMILES = st.lists(st.sampled_from([*"CNOF()=#12.", "Br", "[N+]", "[O-]", "c1cccc
 
 
 @functools.cache
-def of_elements(more: str) -> MoleculesV1:
+def of_elements(more: str) -> Schema:
     return planned(*MOLECULES, f"model.network.vocabulary=[C,{more}]")
 
 
