@@ -225,6 +225,7 @@ def test_a_kill_in_the_middle_of_an_upload_is_harmless(federation, whole, victim
         assert_ends(out, parties, reference)
 
 
+@pytest.mark.slow
 def test_who_missed_the_end_is_told_by_a_restarted_aggregator(federation, whole) -> None:
     reference, out = whole(*PLAN), federation(*PLAN)
     with running(out) as parties:

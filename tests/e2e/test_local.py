@@ -274,6 +274,7 @@ def test_a_sweep_over_sites_trains_each_alone(folder) -> None:
     assert [record(file.parent)["config"]["site"] for file in runs] == ["site-1", "site-2"]
 
 
+@pytest.mark.slow
 def test_what_is_tested_changes_no_training(folder) -> None:
     last, best = (federate(folder / tested, tested=tested).record for tested in ("last", "best"))
     assert digests(folder / "last") == digests(folder / "best")

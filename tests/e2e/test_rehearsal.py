@@ -74,13 +74,13 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
 @pytest.mark.parametrize(
     ("plan", "rounds", "start"),
     [
-        ((*TOY, "join=fedavg"), 3, launch_fx),
+        pytest.param((*TOY, "join=fedavg"), 3, launch_fx, marks=pytest.mark.slow),
         pytest.param((*TOY, "ema=at_sync"), 3, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "ema=at_sync", "codec=int4"), 2, launch_fx),
         pytest.param((*DIGRESS, "join=fedavg"), 2, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS), 4, launch),
         pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=[COMPILED, pytest.mark.slow]),
-        (OPENFOLD3, 2, launch),
+        pytest.param(OPENFOLD3, 2, launch, marks=pytest.mark.slow),
         pytest.param(OPENFOLD3, 2, launch_fx, marks=pytest.mark.slow),
     ],
     ids=[
