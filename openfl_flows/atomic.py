@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+SECRET = 0o600
+"""Rights of a file that only its owner reads."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -42,9 +45,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
             os.fsync(file.fileno())
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write ``document`` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+def write_json(path: Path, document: Mapping[str, Any], mode: int = 0o666) -> None:
+    """Write ``document`` as indented JSON, as :func:`write_atomically` does."""
+    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode(), mode)
 
 
 @contextlib.contextmanager

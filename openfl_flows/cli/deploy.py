@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-_KINDS = ("compose", "helm", "systemd")
+from openfl_flows.deploy import KINDS
 
 
 def add_deploy(commands: Any) -> None:
@@ -14,7 +14,7 @@ def add_deploy(commands: Any) -> None:
     deploy.add_argument("workspace", metavar="DIR", type=Path, help="the party's workspace")
     deploy.add_argument("--role", required=True, choices=("aggregator", "site"))
     deploy.add_argument("--site", metavar="NAME", help="of the site, with --role site")
-    deploy.add_argument("--kind", required=True, choices=_KINDS)
+    deploy.add_argument("--kind", required=True, choices=KINDS)
     deploy.add_argument("--out", required=True, type=Path, help="folder to write to")
     text = "where Python's environment is on the machine, with --kind systemd (/opt/openfl-flows)"
     deploy.add_argument("--prefix", metavar="DIR", help=text)

@@ -1,7 +1,6 @@
 """ranks: run a site's command over several processes (GPUs), which torchrun starts."""
 
 import argparse
-import ctypes
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from openfl_flows.ops.parent import end_with_parent
 
 
 def add_ranks(commands: Any) -> None:
@@ -34,7 +33,7 @@ def _ranks(options: argparse.Namespace) -> None:
             "ranks: not started by torchrun, expected "
             f"`torchrun --nproc-per-node GPUS -m openfl_flows ranks -- {' '.join(command)}`"
         )
-    _end_with_parent(signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     if os.environ["RANK"] == "0":
         _lead(command)
     else:
@@ -53,7 +52,7 @@ def _lead(command: Sequence[str]) -> None:
     running = subprocess.Popen(
         command,
         env={**os.environ, **led},
-        preexec_fn=lambda: _end_with_parent(signal.SIGKILL),
+        preexec_fn=end_with_parent,
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: running.send_signal(number))
@@ -65,9 +64,3 @@ def _lead(command: Sequence[str]) -> None:
         from openfl_flows.learners.ranks import dismiss
 
         dismiss()
-
-
-def _end_with_parent(by: signal.Signals) -> None:
-    """Have Linux end this process when the one that started it has ended, however it did."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)

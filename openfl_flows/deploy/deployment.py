@@ -3,16 +3,13 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from openfl_flows.data.blind.config import KEY_FILE
+from openfl_flows.deploy import Kind
 from openfl_flows.pki.plan import Role, party_of
 from openfl_flows.taskrunner.evaluation import BASELINE_FILE
 from openfl_flows.taskrunner.lint import check_plan
-from openfl_flows.taskrunner.workspace import read_workspace
-
-Kind = Literal["compose", "helm", "systemd"]
-KINDS: tuple[Kind, ...] = ("compose", "helm", "systemd")
+from openfl_flows.taskrunner.workspace import DATA, data_folder, read_workspace
 
 UID = 10001
 """User and group that a container runs as: none of the machine's own."""
@@ -21,7 +18,6 @@ FEDERATION = PurePosixPath("/federation")
 PREFIX = PurePosixPath("/opt/openfl-flows")
 """Where Python's environment is, in an image and by default on a machine."""
 
-_UNSET = (None, "")
 _LOCAL = re.compile(r"localhost|127\..*|0\.0\.0\.0")
 _NUMBERS = re.compile(r"[0-9.]+")
 
@@ -134,26 +130,15 @@ def read_deployment(
         sites=plan.sites,
         threads=plan.config["runtime"]["threads"],
         workspace=workspace,
-        data=None if site is None else data_folder(workspace, site),
+        data=None if site is None else _data(workspace, site),
         prefix=PurePosixPath(prefix) if prefix else PREFIX,
     )
 
 
-def data_folder(workspace: Path, site: str) -> Path:
-    """The folder of a site's data, as its line of ``plan/data.yaml`` says.
-
-    Raises:
-        ValueError: There is no such line.
-    """
-    file = workspace / "plan" / "data.yaml"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        name, _, folder = line.partition(",")
-        if name.strip() == site:
-            if folder.strip() in _UNSET:
-                raise ValueError(f"{file}:{number}: {line!r}, expected {site},FOLDER")
-            return workspace / folder.strip()
-    raise ValueError(f"{file}: no line of {site!r}, expected {site},FOLDER")
+def _data(workspace: Path, site: str) -> Path:
+    if (found := data_folder(workspace, site)) is None:
+        raise ValueError(f"{workspace / DATA}: no line of {site!r}, expected {site},FOLDER")
+    return found
 
 
 def _check_address(workspace: Path, address: str, kind: Kind, site: str | None) -> None:

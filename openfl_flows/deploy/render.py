@@ -10,7 +10,8 @@ import jinja2
 
 from openfl_flows import __version__
 from openfl_flows.atomic import put_copy
-from openfl_flows.deploy.deployment import FEDERATION, UID, Deployment, Kind
+from openfl_flows.deploy import Kind
+from openfl_flows.deploy.deployment import FEDERATION, UID, Deployment
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOCKS = Path(__file__).parent / "locks"

@@ -1,6 +1,5 @@
 """The record of a federated evaluation: sites' sums merged, models compared, one digest."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from openfl_flows.evaluation.intervals import difference_interval, is_share
 from openfl_flows.evaluation.policy import CANDIDATE, Evaluation
 from openfl_flows.metrics.class_scores import Kind, rate_of, summary
 from openfl_flows.metrics.mean import Mean, Means, merge
-from openfl_flows.ops.strict_json import canonical
+from openfl_flows.strict_json import digest_of
 
 FORMAT = "openfl_flows.evaluation/1"
 FILE = "evaluation.json"
@@ -54,7 +53,7 @@ def evaluation_record(
             else {}
         ),
     }
-    return {**record, "digest": canonical_digest(record)}
+    return {**record, "digest": digest_of(record)}
 
 
 def policy_digest(policy: Evaluation, digests: Mapping[str, str], sites: Sequence[str]) -> str:
@@ -67,12 +66,7 @@ def policy_digest(policy: Evaluation, digests: Mapping[str, str], sites: Sequenc
         "digits": policy.digits,
         "per_site": policy.per_site,
     }
-    return canonical_digest(agreed)
-
-
-def canonical_digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a document in its canonical form."""
-    return hashlib.sha256(canonical(document)).hexdigest()
+    return digest_of(agreed)
 
 
 def flat_metrics(record: Mapping[str, Any]) -> dict[str, float]:

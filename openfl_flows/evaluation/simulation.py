@@ -1,6 +1,5 @@
 """A federated evaluation in one process: what the parties of a federation would do, in turn."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,10 @@ def evaluate_federated(
         measured = measure(at_site.learner(site), {**models, **alone})
         disclosed[site] = disclose(measured, policy, site=site)
     left = {site: found.means for site, found in disclosed.items()}
-    record = evaluation_record(left, policy, digests(models))
+    record = evaluation_record(
+        left, policy, {name: model.digest() for name, model in models.items()}
+    )
     for site, found in disclosed.items():
         write_disclosed(out / "sites" / site, site, found)
     write_json(out / FILE, record)
     return record
-
-
-def digests(models: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of models by name."""
-    return {name: model.digest() for name, model in models.items()}

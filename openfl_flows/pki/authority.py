@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_atomically
 from openfl_flows.pki.certificates import (
     Key,
     common_name,
@@ -33,7 +33,7 @@ from openfl_flows.pki.certificates import (
     read_request,
     root_certificate,
 )
-from openfl_flows.pki.files import PUBLIC, SECRET, read
+from openfl_flows.pki.files import PUBLIC, read
 from openfl_flows.pki.party import install, make_request
 from openfl_flows.pki.plan import Party, Role
 

@@ -1,11 +1,9 @@
-"""The rights of certificates and keys, and how a file that must be there is read."""
+"""The rights of certificates, and how a file that must be there is read."""
 
 from pathlib import Path
 
 PUBLIC = 0o644
 """Rights of a certificate."""
-SECRET = 0o600
-"""Rights of a private key."""
 
 
 def read(path: Path, what: str) -> bytes:

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_atomically
 from openfl_flows.pki.certificates import key_pem, new_key, pem, request_for
-from openfl_flows.pki.files import PUBLIC, SECRET, read
+from openfl_flows.pki.files import PUBLIC, read
 from openfl_flows.pki.plan import Party
 from openfl_flows.pki.verify import verified_chain
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_json
 from openfl_flows.privacy.accounting import spent_epsilon
 from openfl_flows.privacy.gaussian import Gaussian, release
 from openfl_flows.privacy.keystream import KEY_BYTES
@@ -15,7 +15,6 @@ from openfl_flows.state import State
 
 LEDGER = "privacy.json"
 
-_SECRET = 0o600
 # The round at hand may have to be repeated, and under streaming the one before.
 _KEYS_KEPT = 2
 
@@ -89,7 +88,7 @@ class Ledger:
         for old in releases[:-_KEYS_KEPT]:
             old["key"] = None
         document = {"site": self._site, "delta": self._how.delta, "releases": releases}
-        write_atomically(self._file, (json.dumps(document, indent=1) + "\n").encode(), _SECRET)
+        write_json(self._file, document, SECRET)
         return released.state
 
     @property

@@ -18,14 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_json
 from openfl_flows.privacy.keystream import KEY_BYTES, Keystream
 from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.state import State
 
 SECRETS = "masks.json"
 
-_SECRET = 0o600
 _PIECE = 2**18
 
 
@@ -134,7 +133,7 @@ class Masks:
         return kept
 
     def _keep(self, document: Mapping[str, Any]) -> None:
-        write_atomically(self._file, (json.dumps(document, indent=1) + "\n").encode(), _SECRET)
+        write_json(self._file, document, SECRET)
 
 
 def _derived(secret: bytes, purpose: str) -> bytes:

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from openfl_flows.atomic import write_atomically, write_json
-from openfl_flows.ops.strict_json import parse
+from openfl_flows.atomic import SECRET, write_atomically, write_json
+from openfl_flows.strict_json import parse
 
 FORMAT = "openfl_flows.signers/1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -32,7 +32,6 @@ _CURVES: Mapping[str, tuple[type[ec.EllipticCurve], type[hashes.HashAlgorithm]]]
     "secp384r1": (ec.SECP384R1, hashes.SHA384),
 }
 _KINDS = "Ed25519, or ECDSA on P-256 or P-384"
-_SECRET = 0o600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def make_key(path: Path, kind: Kind = "ed25519") -> PublicKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_atomically(path, encoded, _SECRET)
+    write_atomically(path, encoded, SECRET)
     write_atomically(public_path, public_pem(key.public_key()))
     return key.public_key()
 
@@ -101,7 +100,7 @@ def read_private(path: Path) -> PrivateKey:
         raise ValueError(f"{path}: no such file, expected a private key")
     rights = path.stat().st_mode & 0o777
     if rights & 0o077:
-        raise ValueError(f"{path} has rights {rights:o}: others can read it, expected {_SECRET:o}")
+        raise ValueError(f"{path} has rights {rights:o}: others can read it, expected {SECRET:o}")
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -172,22 +171,35 @@ def read_signers(path: Path) -> Signers:
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected the agreed signers")
     try:
-        document = parse(path.read_bytes())
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"expected format {FORMAT!r}")
-        need, listed = document.get("need"), document.get("signers")
-        if document.keys() != {"format", "need", "signers"} or not isinstance(listed, dict):
-            raise ValueError("expected the keys format, need and signers, and nothing else")
-        if not isinstance(need, int):
-            raise ValueError(f"need={need!r}, expected a whole number")
-        keys = {name: _decoded(text, f"signer {name!r}") for name, text in listed.items()}
-        return Signers(need=need, keys=keys)
+        return signers_of(parse(path.read_bytes()))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
+def signers_of(document: object) -> Signers:
+    """The agreed signers that a document names, wherever it stands.
+
+    Raises:
+        ValueError: It does not say who they are.
+    """
+    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+        raise ValueError(f"expected format {FORMAT!r}")
+    need, listed = document.get("need"), document.get("signers")
+    if document.keys() != {"format", "need", "signers"} or not isinstance(listed, Mapping):
+        raise ValueError("expected the keys format, need and signers, and nothing else")
+    if not isinstance(need, int):
+        raise ValueError(f"need={need!r}, expected a whole number")
+    keys = {name: _decoded(text, f"signer {name!r}") for name, text in listed.items()}
+    return Signers(need=need, keys=keys)
+
+
 def write_signers(path: Path, signers: Signers) -> None:
-    """Write the agreed signers: a name and the key's DER in base64 for each."""
+    """Write the agreed signers."""
+    write_json(path, signers_document(signers))
+
+
+def signers_document(signers: Signers) -> dict[str, Any]:
+    """The agreed signers as plain values: a name and the key's DER in base64 for each."""
     listed = {
         name: base64.b64encode(
             key.public_bytes(
@@ -196,7 +208,7 @@ def write_signers(path: Path, signers: Signers) -> None:
         ).decode()
         for name, key in sorted(signers.keys.items())
     }
-    write_json(path, {"format": FORMAT, "need": signers.need, "signers": listed})
+    return {"format": FORMAT, "need": signers.need, "signers": listed}
 
 
 def _decoded(text: object, where: str) -> PublicKey:

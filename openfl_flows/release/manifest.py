@@ -1,15 +1,14 @@
 """The manifest of a release, and whether a folder is what its manifest says."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openfl_flows.ops.ledger import LEDGER, Ledger, plan_digest, read_ledger
-from openfl_flows.ops.strict_json import canonical, parse
 from openfl_flows.release.folder import MANIFEST, is_name, read_document
 from openfl_flows.release.tensors import read_model
+from openfl_flows.strict_json import digest_of, parse
 
 FORMAT = "openfl_flows.release/1"
 EVALUATION_FORMAT = "openfl_flows.evaluation/1"
@@ -136,7 +135,7 @@ def read_card(path: Path, digest: str | None = None) -> dict[str, Any]:
     """
     card = read_object(path, digest)
     content = {key: value for key, value in card.items() if key != "digest"}
-    found = hashlib.sha256(canonical(content)).hexdigest()
+    found = digest_of(content)
     if card.get("digest") != found:
         raise ValueError(f"{path}: digest={card.get('digest')!r}, expected {found} of its content")
     return card

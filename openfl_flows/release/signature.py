@@ -18,9 +18,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from openfl_flows.ops.strict_json import canonical, parse
 from openfl_flows.release.folder import SIGNATURES
 from openfl_flows.release.keys import PrivateKey, PublicKey, fingerprint, is_signed, sign
+from openfl_flows.strict_json import canonical, parse
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"

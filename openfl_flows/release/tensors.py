@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openfl_flows.ops.strict_json import parse
 from openfl_flows.release.folder import open_plain
+from openfl_flows.strict_json import parse
 
 # A hundred thousand tensors: a header is parsed before anybody has signed it.
 _MAX_HEADER = 2**24

@@ -12,9 +12,11 @@ from pydantic import ConfigDict
 from openfl_flows.experiment import check, site_names
 from openfl_flows.pki.plan import is_address, read_yaml
 from openfl_flows.readiness.rules import Readiness
+from openfl_flows.taskrunner.attested import Attestation
 
 PLAN = Path("plan") / "plan.yaml"
 COLS = Path("plan") / "cols.yaml"
+DATA = Path("plan") / "data.yaml"
 _WAITS = ("client_reconnect_interval", "poll_seconds", "patience_seconds", "stall_seconds")
 _KINDS = {Mapping: "keys with values", list: "a list", int: "a whole number", str: "a file"}
 
@@ -33,6 +35,7 @@ class Network:
         max_norm_ratio: An update is refused whose norm is more than this many times the sites'
             lower median in the round before; None to take any.
         readiness: When a round may begin.
+        attestation: Who has to prove what runs there.
         metrics_port: Port of the loopback device where the aggregator shows its figures to
             Prometheus; None for nowhere.
     """
@@ -48,6 +51,7 @@ class Network:
     max_norm_ratio: float | None = 10.0
     metrics_port: int | None = None
     readiness: Readiness = field(default_factory=Readiness)
+    attestation: Attestation = field(default_factory=Attestation)
 
     def __post_init__(self) -> None:
         """Refuse what no site could dial, and waits of no length."""
@@ -68,6 +72,11 @@ class Network:
                 raise ValueError(f"network.{name}={getattr(self, name)}, expected at least 1")
         if self.max_norm_ratio is not None and not self.max_norm_ratio > 1:
             raise ValueError(f"network.max_norm_ratio={self.max_norm_ratio}, expected above 1")
+        if self.attestation.asked and not self.readiness.required:
+            raise ValueError(
+                f"network.attestation.required={self.attestation.required} with "
+                "network.readiness.required=false, expected true: who takes part has to be known"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,16 @@ def federation_id(short: str, folder: Path = Path()) -> str:
             f"{folder / PLAN} has the hash {whole[:8]}, expected {digits} as in {short}"
         )
     return f"{name}_{whole}"
+
+
+def data_folder(folder: Path, site: str) -> Path | None:
+    """The folder of a site's data, as its line of ``plan/data.yaml`` says; None without one."""
+    file = folder / DATA
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        name, _, path = line.partition(",")
+        if name.strip() == site and path.strip():
+            return folder / path.strip()
+    return None
 
 
 def _hash(path: Path, plan: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """What ways to group molecules leak in a blind split, over many keys: near duplicates in two parts.
 
-python -m tests.bench.blind_split FILE [--ask 4000] [--keys 50]
+python -m tests.bench.blind_split FILE [--ask 4000] [--keys 50] [--rules RULE ...]
 """
 
 import argparse
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--ask", type=int, default=4000)
     parser.add_argument("--keys", type=int, default=50)
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     options = parser.parse_args()
     table = ".csv" in options.file.suffixes
     rows = stream_rows(options.file, required=("smiles",)) if table else stream_smiles(options.file)
@@ -57,8 +58,8 @@ def main() -> None:
               f"{least}, of {len(np.unique(pairs[:, 0])):,} molecules")  # fmt: skip
     print("| groups by | number | largest | test share | similarity | pairs in two groups | "
           + " | ".join(f"{split}: pairs | molecules" for split in SPLITS) + " |")  # fmt: skip
-    for rule, group in RULES.items():
-        names, groups = np.unique([group(each) for each in smiles], return_inverse=True)
+    for rule in options.rules:
+        names, groups = np.unique([RULES[rule](each) for each in smiles], return_inverse=True)
         sizes = np.bincount(groups)
         keys = [
             np.array([group_number(key.to_bytes(32, "big"), "molecule", name) for name in names])

@@ -183,7 +183,8 @@ def trained_by_two(folder: Path, accumulate: int, out: Path, *more: str) -> dict
     return said
 
 
-@pytest.mark.parametrize("accumulate", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [2, 4])
 def test_openfold3_is_the_same_over_two_processes(accumulate, tmp_path):
     torch.set_num_threads(1)
     one = train_in_one_go(SAMPLE, accumulate, tmp_path)

@@ -6,8 +6,6 @@ decides a part. The digest has one field for each thing that may differ, so that
 what it is; none gives the key away.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +20,7 @@ from openfl_flows.data.structures.select import SAMPLE as STRUCTURES
 from openfl_flows.data.structures.select import read_structures
 from openfl_flows.data.structures.set import StructureSet
 from openfl_flows.data.table import stream_rows
+from openfl_flows.strict_json import digest_of
 
 _FIELDS = {
     "parameters": "split.fractions, molecules, rings, complexes, or the content of split.clusters",
@@ -128,5 +127,4 @@ def _structures(split: BlindSplit) -> Mapping[str, Any]:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return digest_of(value)[:_DIGITS]

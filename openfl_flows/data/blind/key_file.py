@@ -5,12 +5,11 @@ import re
 import secrets
 from pathlib import Path
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_atomically
 
 BYTES = 32
 """Length of the secret."""
 
-_RIGHTS = 0o600
 _TEXT = re.compile(rf"[0-9a-f]{{{2 * BYTES}}}\n?")
 
 
@@ -29,7 +28,7 @@ def write_key(path: Path) -> bytes:
     if path.exists():
         raise ValueError(f"{path} exists, expected a new file: a key is never replaced")
     secret = secrets.token_bytes(BYTES)
-    write_atomically(path, f"{secret.hex()}\n".encode(), _RIGHTS)
+    write_atomically(path, f"{secret.hex()}\n".encode(), SECRET)
     return secret
 
 
@@ -45,7 +44,7 @@ def read_key(path: Path) -> bytes:
     rights = path.stat().st_mode & 0o777
     if os.name == "posix" and rights & 0o077:
         raise ValueError(
-            f"{path} has the rights {rights:04o}, expected {_RIGHTS:04o}: others may read the key "
+            f"{path} has the rights {rights:04o}, expected {SECRET:04o}: others may read the key "
             f"(chmod 600 {path})"
         )
     text = path.read_bytes().decode("ascii", "replace")

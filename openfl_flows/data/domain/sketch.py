@@ -11,7 +11,6 @@ site has often: 0 where all are known, 1 where none is.
 """
 
 import base64
-import hashlib
 import hmac
 import json
 import math
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from openfl_flows.atomic import write_json
 from openfl_flows.data.blind.folds import commitment
 from openfl_flows.data.domain.parts import Kind, Parts
+from openfl_flows.strict_json import digest_of
 
 FORMAT = "openfl_flows.domain/1"
 ALL = 2**64 - 1
@@ -161,7 +161,7 @@ def distances(items: Iterable[Parts | None], sketch: Sketch, secret: bytes) -> N
 def write_sketch(path: Path, sketch: Sketch) -> str:
     """Write a sketch as JSON; return its digest, which is in the file too."""
     document = _document(sketch)
-    digest = _digest(document)
+    digest = digest_of(document)
     write_json(path, {**document, "digest": digest})
     return digest
 
@@ -183,7 +183,7 @@ def read_sketch(path: Path) -> Sketch:
         hashes = np.frombuffer(raw, ">u8").astype(np.uint64)
         threshold = int(document.pop("threshold"), 16)
         sketch = Sketch(hashes=hashes, threshold=threshold, **document)
-        if _digest(_document(sketch)) != digest or np.any(hashes[1:] <= hashes[:-1]):
+        if digest_of(_document(sketch)) != digest or np.any(hashes[1:] <= hashes[:-1]):
             raise ValueError("its digest is another")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: expected a sketch in the format {FORMAT}: {error}") from None
@@ -202,11 +202,6 @@ def _document(sketch: Sketch) -> dict[str, Any]:
         "radius": sketch.radius,
         "hashes": base64.b64encode(sketch.hashes.astype(">u8").tobytes()).decode(),
     }
-
-
-def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hash(part: bytes, secret: bytes, kind: Kind, word: int) -> int:

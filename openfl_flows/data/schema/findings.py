@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from openfl_flows.atomic import replacing
+from openfl_flows.atomic import SECRET, replacing
 from openfl_flows.data.schema.kinds import FILE_KINDS, KINDS
 
 _COLUMNS = ("kind", "file", "line", "row", "key", "value", "expected")
@@ -64,7 +64,7 @@ class Findings:
             yield cls()
             return
         with replacing(path) as temporary:
-            temporary.touch(mode=0o600)
+            temporary.touch(mode=SECRET)
             with temporary.open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow(_COLUMNS)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from openfl_flows.cli import main
-from openfl_flows.deploy.deployment import KINDS, UID
+from openfl_flows.deploy import KINDS
+from openfl_flows.deploy.deployment import UID
 
 PARTIES = ("aggregator", "site")
 WRITES = {"aggregator": {"local_state", "logs", "save"}, "site": {"local_state", "logs"}}

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from openfl_flows.evaluation.disclosure import disclose
 from openfl_flows.evaluation.intervals import difference_interval, is_share
 from openfl_flows.evaluation.policy import Evaluation
-from openfl_flows.evaluation.record import canonical_digest, evaluation_record, flat_metrics
+from openfl_flows.evaluation.record import evaluation_record, flat_metrics
 from openfl_flows.metrics.classification import class_means, scores
 from openfl_flows.metrics.mean import Mean
 from openfl_flows.report.evaluation import to_text, write_page
+from openfl_flows.strict_json import digest_of
 
 DIGESTS = {"candidate": "c" * 64, "baseline": "b" * 64}
 
@@ -84,7 +85,7 @@ def test_a_records_digest_is_of_all_of_it():
     again = evaluation_record(dict(reversed(sent.items())), policy(), DIGESTS)
     assert again == record
     digest = record.pop("digest")
-    assert digest == canonical_digest(record)
+    assert digest == digest_of(record)
     other = evaluation_record(sent, policy(floor=11), DIGESTS)
     assert (other["plan"], other["digest"]) != (record["plan"], digest)
 

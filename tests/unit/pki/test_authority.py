@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from openfl_flows.atomic import write_atomically
+from openfl_flows.atomic import SECRET, write_atomically
 from openfl_flows.pki.authority import (
     create_authority,
     issue,
@@ -21,7 +21,6 @@ from openfl_flows.pki.authority import (
     sign_request,
 )
 from openfl_flows.pki.certificates import common_name, new_key, request_for
-from openfl_flows.pki.files import SECRET
 from openfl_flows.pki.plan import Party
 
 AGGREGATOR = Party(role="aggregator", name="agg.example.org")
@@ -76,7 +75,7 @@ def test_a_key_never_has_wider_rights_whatever_the_umask(tmp_path):
     code = (
         "import os, sys, pathlib\n"
         "from openfl_flows.atomic import write_atomically\n"
-        "from openfl_flows.pki.files import SECRET\n"
+        "from openfl_flows.atomic import SECRET\n"
         "os.umask(0)\n"
         "def seen(event, arguments):\n"
         "    if event == 'open' and str(arguments[0]).startswith(sys.argv[1]):\n"

@@ -11,11 +11,11 @@ import pytest
 
 from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
 from openfl_flows.ops.run import RunDirectory
-from openfl_flows.ops.strict_json import canonical
 from openfl_flows.release.keys import Signers, make_key, read_private, write_signers
 from openfl_flows.release.make import make_release
 from openfl_flows.release.verify import sign_release
 from openfl_flows.state import State
+from openfl_flows.strict_json import canonical
 
 NAMES = ("alice", "bob", "carol")
 

@@ -1,5 +1,6 @@
 """JSON that says one thing only: no key twice, no NaN, and one way to write it."""
 
+import hashlib
 import json
 from typing import Any, NoReturn
 
@@ -12,6 +13,15 @@ def canonical(document: object) -> bytes:
     """
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
+
+
+def digest_of(document: object) -> str:
+    """SHA-256 of a document's canonical form, hexadecimal.
+
+    Raises:
+        ValueError: It holds NaN or infinity.
+    """
+    return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def parse(content: bytes) -> Any:
