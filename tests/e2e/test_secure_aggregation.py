@@ -99,7 +99,7 @@ def test_the_aggregator_sees_noise_and_makes_the_same_model(parties, simulation)
     for found in whole:
         for sent in found:
             # The last values of the bucket are the padding, which no site has moved.
-            assert stats.kstest(sent[-PADDING:] / 2.0**64, "uniform").pvalue > 1e-4
+            assert stats.kstest(sent[-PADDING:] / 2.0**64, "uniform").pvalue > 1e-9
         pairs = found[0] + found[1], found[0] + found[2], found[1] + found[2]
         for left in pairs:
             assert np.count_nonzero(left[-PADDING:]) > PADDING - 10

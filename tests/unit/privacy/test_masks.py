@@ -15,6 +15,9 @@ from openfl_flows.state import State
 from openfl_flows.update import Update
 
 SIZE = 40_000
+# Keys are drawn anew in every run: what random words fall below once in 10^9 runs. What an update
+# itself gives is 0.
+CHANCE = 1e-9
 
 
 def model(seed: int) -> State:
@@ -64,12 +67,13 @@ def test_one_update_alone_is_random_words(tmp_path):
     masks = agreed(tmp_path)
     seen = words(masks["site-1"].hide(fixed(1), "m", 1))
     uniform = seen / 2.0**64
-    assert stats.kstest(uniform, "uniform").pvalue > 0.01
+    assert stats.kstest(uniform, "uniform").pvalue > CHANCE
     bits = np.unpackbits(seen.view(np.uint8))
-    assert abs(bits.mean() - 0.5) < 4 * 0.5 / np.sqrt(bits.size)
+    assert abs(bits.mean() - 0.5) < 6 * 0.5 / np.sqrt(bits.size)
     true = np.concatenate([(model(0)[n] - model(1)[n]).ravel() for n in ("a", "b")])
-    assert abs(np.corrcoef(uniform, true)[0, 1]) < 4 / np.sqrt(true.size)
+    assert abs(np.corrcoef(uniform, true)[0, 1]) < 6 / np.sqrt(true.size)
     # Without masks it is the update itself.
+    assert stats.kstest(words(fixed(1)) / 2.0**64, "uniform").pvalue < CHANCE
     assert np.corrcoef(words(fixed(1)).view(np.int64), true)[0, 1] > 0.999
 
 
@@ -77,7 +81,7 @@ def test_it_takes_the_secrets_of_all_others_to_see_an_update(tmp_path):
     masks = agreed(tmp_path)
     left = words(masks["site-1"].hide(fixed(1), "m", 1))
     for accomplice in ("site-2", "site-3"):
-        assert stats.kstest(left / 2.0**64, "uniform").pvalue > 0.01
+        assert stats.kstest(left / 2.0**64, "uniform").pvalue > CHANCE
         own = Masks(tmp_path / accomplice, accomplice, "f")
         own.agree({"site-1": masks["site-1"].public})
         nothing = State({name: np.zeros_like(array) for name, array in fixed(1).items()})
