@@ -62,6 +62,8 @@ def _fx(folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
     os.environ.update(environment)
+    # Python has read it before this process was one of its own.
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     tempfile.tempdir = None
     sys.argv = ["fx", *arguments]
     entry()

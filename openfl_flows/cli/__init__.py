@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from openfl_flows import __version__
+from openfl_flows.cli.attest import add_attest
 from openfl_flows.cli.benchmark import add_benchmark
 from openfl_flows.cli.check import add_check
 from openfl_flows.cli.data import add_data
@@ -23,6 +24,7 @@ from openfl_flows.cli.results import add_results
 from openfl_flows.cli.runs import PLAN_COMMANDS, run_plan_command
 from openfl_flows.cli.status import add_status
 from openfl_flows.cli.study import add_study
+from openfl_flows.cli.tee import add_tee
 
 EPILOG = """\
 simulate, local and centralize take the plan's keys as overrides, and -m for sweeps:
@@ -83,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_plan_link(commands)
     add_ledger(commands)
     add_release(commands)
+    add_attest(commands)
+    add_tee(commands)
     add_status(commands)
     add_results(commands)
     add_evaluate(commands)

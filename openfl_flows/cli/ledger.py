@@ -1,7 +1,7 @@
 """ledger: the chain of a run's rounds, shown and verified."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ def _show(options: argparse.Namespace) -> None:
         print(f"{line.time}  {line.kind:<6} {body.get('round', ''):>5}  {made}  line {line.hash}")
         for name, site in body.get("sites", {}).items():
             print(f"{'':>22}{name:<20} {_given(site)}")
+            for who, verdict in _verdicts(body, name):
+                print(f"{'':>22}{'':<20} {who}: {verdict}")
         for key, what in (("left_out", "left out"), ("refused", "refused")):
             for name, reason in body.get(key, {}).items():
                 print(f"{'':>22}{name:<20} {what}: {reason}")
@@ -52,6 +54,17 @@ def _show(options: argparse.Namespace) -> None:
 def _given(site: Mapping[str, Any]) -> str:
     sent = site["frames"] or site["update"]
     return f"{site['num_samples']} samples, weight {site['weight']:.4f}, sent {sent[:12] or '-'}"
+
+
+def _verdicts(body: Mapping[str, Any], site: str) -> Iterator[tuple[str, str]]:
+    for who, verdict in ((body.get("attestation") or {}).get(site) or {}).items():
+        if verdict is not None:
+            what = "attested the aggregator" if who == "aggregator" else "was attested"
+            yield (
+                f"{what} {verdict['time']}",
+                f"{verdict['kind']} {verdict['measurement'][:12]}, {verdict['status']}, policy "
+                f"{verdict['policy'][:12]}, evidence {verdict['evidence'][:12]}",
+            )
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -71,5 +84,9 @@ def _verify(options: argparse.Namespace) -> None:
         )
     print(f"{len(known.rounds)} rounds, {len(known.lines)} lines: intact, as in run.json")
     print(f"head {known.head}")
+    if attested := [body for body in known.rounds if body.get("attestation") is not None]:
+        print(f"{len(attested)} of {len(known.rounds)} rounds under verdicts on what runs there")
+    else:
+        print("no attestation: nobody has proved what ran at the aggregator")
     if len(ledger.lines) > len(known.lines):
         print("and a line of a round that run.json does not have: a resume writes it anew")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openfl_flows.codecs.base import Compression
 from openfl_flows.codecs.exchange import AGGREGATOR, encode, exact_bytes, frames_digest
@@ -98,6 +98,7 @@ class Aggregation:
         *,
         left_out: Mapping[str, str] | None = None,
         refused: Mapping[str, str] | None = None,
+        attestation: Mapping[str, Any] | None = None,
     ) -> State:
         """Join one round's contributions, commit the round, return the next global model.
 
@@ -106,6 +107,7 @@ class Aggregation:
             contributions: One of each site; emptied, so that each model can be freed once joined.
             left_out: Why a site of the plan has no part in it, by site.
             refused: Why an update was refused in it, by site.
+            attestation: Under which verdicts its parties stand, by site.
 
         Raises:
             ValueError: An update is refused.
@@ -149,6 +151,7 @@ class Aggregation:
             refused=refused or {},
             rss_bytes=resident_bytes(),
             model_bytes=joined.nbytes,
+            attestation=attestation,
         )
         self._run.measured(received)
         self._events.write_global(self._run.round, received)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from openfl_flows.atomic import write_atomically
-from openfl_flows.ops.strict_json import canonical, parse
+from openfl_flows.strict_json import canonical, digest_of, parse
 
 LEDGER = "ledger.jsonl"
 """The ledger's name in a run directory and in a release."""
@@ -148,14 +148,13 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_digest(config: Mapping[str, Any]) -> str:
     """SHA-256 over what is :func:`decisive` in a plan, in hexadecimal."""
-    return hashlib.sha256(canonical(decisive(config))).hexdigest()
+    return digest_of(decisive(config))
 
 
 def _line(entry: Mapping[str, Any], raw: bytes) -> Line:
     chained = {key: value for key, value in entry.items() if key != "time"}
     body = {key: value for key, value in entry.items() if key not in _KEYS}
-    digest = hashlib.sha256(canonical(chained)).hexdigest()
-    return Line(kind=entry["kind"], body=body, hash=digest, raw=raw)
+    return Line(kind=entry["kind"], body=body, hash=digest_of(chained), raw=raw)
 
 
 def _checked(raw: bytes, head: str) -> Line:

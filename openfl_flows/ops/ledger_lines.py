@@ -36,6 +36,11 @@ def round_line(
     no part in the round, ``refused`` those of which an update was refused in it, each with the
     reason; an update that came after a refusal counts.
 
+    ``attestation`` is there only where parties are attested: by site, its verdict on the aggregator
+    (``aggregator``) and the aggregator's on it (``site``, None where sites are not attested), each
+    with measurement, status, digests of policy and evidence, and time. Evidence is of keys that are
+    made at every start, so that two runs of one plan then have ledgers with different heads.
+
     Args:
         config: The plan.
         record: The round as it stands in ``run.json``.
@@ -47,7 +52,9 @@ def round_line(
     join = config.get("join")
     unweighted = isinstance(join, Mapping) and join.get("name") in UNWEIGHTED
     total = len(sites) if unweighted else sum(site["num_samples"] for site in sites.values())
+    attestation = record.get("attestation")
     return {
+        **({} if attestation is None else {"attestation": attestation}),
         "plan": plan_digest(config),
         "round": record["round"],
         "before": before,
@@ -99,6 +106,7 @@ def disagreements(ledger: Ledger, record: Mapping[str, Any]) -> Iterator[str]:
             index = line.body["round"] - 1
             found = rounds[index] if index < len(rounds) else {}
             yield from _differences(number, line.body, _of_round(found))
+            yield from _unattested(number, line.body)
     if known.head != kept["head"]:
         yield f"its head is {known.head[:12]}, expected {kept['head'][:12]} as in run.json"
     last = known.rounds[-1]["round"] if known.rounds else start["round"]
@@ -119,11 +127,29 @@ def _of_round(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "after": record.get("digest"),
         "frames": record.get("frames"),
+        "attestation": record.get("attestation"),
         "sites": {
             name: {key: site.get(key) for key in ("num_samples", "num_steps", "frames", "update")}
             for name, site in sites.items()
         },
     }
+
+
+def _unattested(number: int, line: Mapping[str, Any]) -> Iterator[str]:
+    """Sites of an attested round without a verdict, and verdicts by different policies."""
+    attestation: Mapping[str, Any] | None = line.get("attestation")
+    if attestation is None:
+        return
+    verdicts = {
+        site: [v for v in (attestation.get(site) or {}).values() if v is not None]
+        for site in line.get("sites", {})
+    }
+    for site, found in verdicts.items():
+        if not found:
+            yield f"line {number}: {site} has no verdict on the aggregator, expected one"
+    policies = {verdict["policy"] for found in verdicts.values() for verdict in found}
+    if len(policies) > 1:
+        yield f"line {number}: verdicts by {len(policies)} policies, expected one"
 
 
 def _differences(

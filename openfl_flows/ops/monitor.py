@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from openfl_flows.codecs.exchange import AGGREGATOR
 from openfl_flows.ops.alerts import Alert, Alerts
 from openfl_flows.ops.costs import RoundCost, rate, round_cost, summed
 from openfl_flows.ops.spans import TRAVEL, Spans, spans
 from openfl_flows.ops.trend import Trend, memory_trend
 
-AGGREGATOR = "aggregator"
 _EXPECTED_FROM = 5
 _TOLD = 50
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from openfl_flows.atomic import write_json
 from openfl_flows.ops.ledger import Ledger
-from openfl_flows.ops.strict_json import parse
+from openfl_flows.strict_json import parse
 
 OWN_PART = "own_part.json"
 """In a site's local state: by round, what it trained from and what it gave."""

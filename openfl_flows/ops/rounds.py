@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openfl_flows.state import State
 
@@ -59,6 +59,8 @@ class RoundRecord:
         refused: Why an update was refused in it, by site; it may have sent another one since.
         rss_bytes: What the aggregator's process held once it had joined.
         model_bytes: Of the model.
+        attestation: By site, its verdict on the aggregator and the aggregator's on it, as
+            :mod:`openfl_flows.ops.standings` has them; None where nobody is attested.
     """
 
     round: int
@@ -75,6 +77,7 @@ class RoundRecord:
     refused: Mapping[str, str] = field(default_factory=dict)
     rss_bytes: int = 0
     model_bytes: int = 0
+    attestation: Mapping[str, Any] | None = None
 
 
 NOTHING = State({})

@@ -9,7 +9,7 @@ from openfl_flows.readiness.credentials import certificate
 from openfl_flows.readiness.findings import Finding, in_bytes, probed
 from openfl_flows.readiness.machine import Machine, clock_error, in_the_way_of_port
 from openfl_flows.readiness.rules import Readiness
-from openfl_flows.readiness.site import versions_finding
+from openfl_flows.readiness.site import enclave, versions_finding
 
 _MODELS = 8
 """Sizes of the model that a run keeps: two rounds and the last one, each with what its join keeps
@@ -29,6 +29,7 @@ class AggregatorCase:
         pins: Version of each package that ``requirements.txt`` names.
         lint: What is unsafe in the plan, one line each.
         initial: Digest and bytes of the initial model's file, or raises what is wrong with it.
+        own_enclave: Makes evidence and judges it, where the plan asks for it.
     """
 
     workspace: Path
@@ -39,6 +40,7 @@ class AggregatorCase:
     pins: Mapping[str, str]
     lint: Sequence[str]
     initial: Callable[[], tuple[str, int]]
+    own_enclave: Callable[[], str] | None = None
 
 
 def look(case: AggregatorCase, machine: Machine) -> list[Finding]:
@@ -57,7 +59,9 @@ def look(case: AggregatorCase, machine: Machine) -> list[Finding]:
 
     findings = [
         _plan(case),
-        certificate(case.workspace, party),
+        # Where it is attested, that is what sites know it by.
+        *([] if case.own_enclave else [certificate(case.workspace, party)]),
+        enclave(case.own_enclave),
         versions_finding(case.workspace, case.pins, machine),
         probed("initial", initial, remedy="`fx plan initialize`, then export the workspace anew"),
         probed(

@@ -4,14 +4,12 @@ The process is a copy of this one, so nothing has to be imported again; it is go
 if the system ends it for want of memory, only it.
 """
 
-import ctypes
 import hashlib
 import importlib
 import json
 import math
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,9 +20,7 @@ from openfl_flows.atomic import write_json
 from openfl_flows.experiment import Experiment, check
 from openfl_flows.learners.base import Budget
 from openfl_flows.ops.memory import peak_rss_bytes
-
-_PR_SET_PDEATHSIG = 1
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+from openfl_flows.ops.parent import end_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +105,7 @@ def dry_step(experiment: Experiment, site: str, folder: Path, rejected: Path) ->
 
 
 def apart(look: Callable[[], Step]) -> Step:
-    """Have ``look`` looked at in a copy of this process.
+    """Have ``look`` looked at in a copy of this process; in itself where it may have no copy.
 
     Raises:
         StepError: It failed there, or the process was ended.
@@ -121,7 +117,13 @@ def apart(look: Callable[[], Step]) -> Step:
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, look, os.getpid()), name="dry-step")
-    process.start()
+    try:
+        process.start()
+    except OSError:
+        # An enclave can start no other process.
+        here.close()
+        there.close()
+        return look()
     there.close()
     try:
         answer: dict[str, object] | None = here.recv()
@@ -193,10 +195,9 @@ def key_of(plan: str, versions: Mapping[str, str], folder: Path) -> str:
 
 
 def _answer(connection: Connection, look: Callable[[], Step], parent: int) -> None:
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
+    end_with_parent()
+    if os.getppid() != parent:
+        return
     try:
         answer: dict[str, object] = asdict(look())
     except StepError as error:

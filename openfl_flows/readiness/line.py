@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from openfl_flows.pki.party import CHAIN
 from openfl_flows.pki.plan import Party
-from openfl_flows.readiness.findings import Finding
+from openfl_flows.readiness.findings import Finding, probed
 from openfl_flows.readiness.machine import proxy_in_the_way
 from openfl_flows.readiness.rules import Readiness
 
@@ -25,6 +25,10 @@ _MIB = 2**20
 
 class Line(Protocol):
     """The aggregator, as a site reaches it over mutual TLS."""
+
+    def attested(self) -> str:
+        """What the aggregator has proved to this site; raises as :meth:`clock` does."""
+        ...
 
     def clock(self) -> float:
         """The aggregator's time, Unix seconds.
@@ -52,12 +56,14 @@ class Destination:
         port: Its port.
         workspace: The site's, with its key and certificate.
         site: The site.
+        attested: Whether what is there has to prove itself otherwise than by a certificate.
     """
 
     host: str
     port: int
     workspace: Path
     site: Party
+    attested: bool = False
 
 
 class Reading(NamedTuple):
@@ -98,10 +104,16 @@ def reach(to: Destination, environment: Mapping[str, str]) -> Finding:
                 remedy=f"do both sides trust the same CA ({CHAIN}), is the certificate the site's, "
                 f"are {keys} right?",
             )  # fmt: skip
-    return Finding(probe="reach", green=True, found=f"{where} by {version}, both certificates good")
+    found = "what answers has yet to be attested" if to.attested else "both certificates good"
+    return Finding(probe="reach", green=True, found=f"{where} by {version}, {found}")
 
 
 def _shake_hands(connection: socket.socket, to: Destination) -> str:
+    if to.attested:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(connection, server_hostname=to.host) as secured:
+            return str(secured.version())
     context = ssl.create_default_context(cafile=str(to.workspace / CHAIN))
     context.load_cert_chain(to.site.file(to.workspace, ".crt"), to.site.file(to.workspace, ".key"))
     context.set_alpn_protocols(["h2"])
@@ -124,6 +136,18 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ConnectionError):
         return f"it hangs up on this site's certificate ({error})"
     return str(error)
+
+
+def attestation(line: Line) -> Finding:
+    """Whether what answers has proved to be the aggregator, and what runs there.
+
+    Args:
+        line: The way there.
+    """
+    return probed(
+        "attestation", line.attested, remedy="look at policy and collateral in attestation/; have "
+        "the aggregator's operator start what the policy names: nothing is sent before",
+    )  # fmt: skip
 
 
 def clocks(line: Line, rules: Readiness, proxy: str | None = None) -> Reading:

@@ -35,7 +35,6 @@ class Readiness:
         probe_mib: The most that a bandwidth probe moves each way, MiB; 0 for no such probe.
         least_mbit: Mbit/s, each way, below which a site's line is too thin; None for any line.
         disk_models: Free disk space that a site needs, in sizes of the model.
-        quote: Whether every site must show an enclave's quote.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -49,7 +48,6 @@ class Readiness:
     probe_mib: int = 8
     least_mbit: float | None = None
     disk_models: int = 8
-    quote: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no federation could keep to."""

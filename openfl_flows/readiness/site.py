@@ -9,13 +9,23 @@ from openfl_flows.pki.plan import Party
 from openfl_flows.readiness.credentials import certificate
 from openfl_flows.readiness.dry_step import Step, StepError
 from openfl_flows.readiness.findings import Finding, in_bytes, probed
-from openfl_flows.readiness.line import Destination, Line, Reading, bandwidth, clocks, reach
+from openfl_flows.readiness.line import (
+    Destination,
+    Line,
+    Reading,
+    attestation,
+    bandwidth,
+    clocks,
+    reach,
+)
 from openfl_flows.readiness.machine import Machine, proxy_in_the_way
 from openfl_flows.readiness.rules import Readiness
 from openfl_flows.readiness.verdict import Verdict
 
 FOLDER = Path("local_state") / "readiness"
 """In a workspace: a site's verdict, and at the aggregator those of all sites."""
+
+NONE_ASKED = "network.attestation.required=none"
 
 _MODELS_BESIDE = 2
 """Sizes of the model that a site holds beside what a step takes: what it received and sends."""
@@ -38,6 +48,7 @@ class Case:
         lint: What is unsafe in the plan, one line each.
         step: Takes the dry step, or raises what is wrong.
         digests: What else must be equal elsewhere: name, and what gives it or raises.
+        own_enclave: Looks at what attestation needs of this side; None where nothing is asked for.
     """
 
     site: str
@@ -52,6 +63,7 @@ class Case:
     lint: Sequence[str]
     step: Callable[[], Step]
     digests: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    own_enclave: Callable[[], str] | None = None
 
 
 def look(case: Case, machine: Machine, line: Line | None) -> tuple[list[Finding], Verdict]:
@@ -71,7 +83,7 @@ def look(case: Case, machine: Machine, line: Line | None) -> tuple[list[Finding]
         certificate(case.workspace, party),
         versions_finding(case.workspace, case.pins, machine),
         _threads(case, machine),
-        _quote(case.rules),
+        enclave(case.own_enclave),
     ]
     stepped, reading, step = _step(case, machine)
     findings += stepped
@@ -155,13 +167,17 @@ def _threads(case: Case, machine: Machine) -> Finding:
     )
 
 
-def _quote(rules: Readiness) -> Finding:
-    if not rules.quote:
-        return Finding(probe="enclave", green=True, found="no quote is required")
-    return Finding(
-        probe="enclave", green=False,
-        found="network.readiness.quote=true, and this site has no enclave that gives a quote",
-        remedy="run the site in an enclave, or export the plan with network.readiness.quote=false",
+def enclave(look_at: Callable[[], str] | None) -> Finding:
+    """Whether what attestation needs of this party is there.
+
+    Args:
+        look_at: Says what there is, or raises what is wrong; None where the plan asks for none.
+    """
+    if look_at is None:
+        return Finding(probe="enclave", green=True, found=f"not asked for: {NONE_ASKED}")
+    return probed(
+        "enclave", look_at, remedy="have the policy of the federation in attestation/ and pin it "
+        "(`openfl-flows attest pin`); start in the enclave or machine that the policy names",
     )  # fmt: skip
 
 
@@ -222,6 +238,10 @@ def _line(case: Case, machine: Machine, line: Line) -> Reading:
         found = [reach(case.destination, machine.environment)]
         proxy = proxy_in_the_way(case.destination.host, machine.environment)
         if not found[0].green:
+            return Reading(found, {})
+    if case.own_enclave is not None:
+        found.append(attestation(line))
+        if not found[-1].green:
             return Reading(found, {})
     told = clocks(line, case.rules, proxy)
     found += told.findings

@@ -1,29 +1,16 @@
-"""A site's verdict on itself, signed with the key of its certificate.
+"""A site's verdict on itself, signed with the key of its certificate."""
 
-``{"verdict": ..., "signature": ..., "certificates": ...}`` as canonical JSON: sorted keys, no
-spaces, ASCII. What is signed are the bytes of the verdict alone, in the same form: ECDSA with
-SHA-384 where the key is on a curve, RSA-PSS with SHA-384 else.
-"""
-
-import base64
 import datetime as dt
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from pydantic import ConfigDict, StrictFloat
 
 from openfl_flows.experiment import check
-from openfl_flows.pki.files import read
-from openfl_flows.pki.party import read_certificates
+from openfl_flows.pki import signing
 from openfl_flows.pki.plan import Party
-from openfl_flows.pki.verify import verified_chain
 from openfl_flows.readiness.findings import SentFinding
 
 FORMAT = "openfl_flows.readiness/1"
@@ -72,27 +59,7 @@ def signed(verdict: Verdict, workspace: Path) -> bytes:
         ValueError: Key or certificate is missing or not readable.
     """
     party = Party(role="collaborator", name=verdict.site)
-    path = party.file(workspace, ".key")
-    try:
-        key = serialization.load_pem_private_key(read(path, "the site's key"), password=None)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not readable, expected the site's key: {error}") from None
-    document = asdict(verdict)
-    content = canonical(document)
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        signature = key.sign(content, ec.ECDSA(hashes.SHA384()))
-    elif isinstance(key, rsa.RSAPrivateKey):
-        signature = key.sign(content, _PSS, hashes.SHA384())
-    else:
-        raise ValueError(f"{path}: not a key that can sign, expected one on a curve, or RSA")
-    certificate = party.file(workspace, ".crt")
-    return canonical(
-        {
-            "verdict": document,
-            "signature": base64.b64encode(signature).decode(),
-            "certificates": read(certificate, "the site's certificate").decode(),
-        }
-    )
+    return signing.signed(asdict(verdict), workspace, party)
 
 
 def verified(
@@ -113,72 +80,18 @@ def verified(
     Raises:
         ValueError: It is no verdict, is not the site's, or its signature is wrong.
     """
-    document = _parsed(content, site)
-    verdict: Verdict = check(f"verdict of {site!r}", Verdict, document["verdict"])
-    if verdict.format != FORMAT:
-        raise ValueError(f"verdict of {site!r} has format {verdict.format!r}, expected {FORMAT!r}")
-    if verdict.site != site:
-        raise ValueError(f"verdict of {site!r} is one of {verdict.site!r}, expected its own")
-    leaf, *others = read_certificates(
-        document["certificates"].encode(), f"verdict of {site!r}, certificates"
-    )
+    what, party = f"verdict of {site!r}", Party(role="collaborator", name=site)
     try:
-        verified_chain(Party(role="collaborator", name=site), leaf, others, roots, now=now)
+        said = signing.said_by(content, party, roots, most_bytes=MAX_BYTES, now=now)
     except ValueError as error:
-        raise ValueError(f"verdict of {site!r}: {error}") from None
-    try:
-        signature = base64.b64decode(document["signature"], validate=True)
-        _check_signature(leaf, signature, canonical(document["verdict"]))
-    except (InvalidSignature, ValueError):
-        raise ValueError(
-            f"verdict of {site!r}: the signature is not of the key in its certificate, expected "
-            "a verdict as the site signed it"
-        ) from None
+        raise ValueError(f"{what}: {error}") from None
+    verdict: Verdict = check(what, Verdict, said)
+    if verdict.format != FORMAT:
+        raise ValueError(f"{what} has format {verdict.format!r}, expected {FORMAT!r}")
+    if verdict.site != site:
+        raise ValueError(f"{what} is one of {verdict.site!r}, expected its own")
     texts = [text for f in verdict.findings for text in (f.probe, f.found, f.remedy)]
     if not all(map(str.isprintable, [*texts, *verdict.digests.values()])):
         # They are shown in logs and terminals.
-        raise ValueError(f"verdict of {site!r} has control characters, expected lines of text")
+        raise ValueError(f"{what} has control characters, expected lines of text")
     return verdict
-
-
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """A document as bytes, the same for equal documents."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
-
-
-_PSS = padding.PSS(padding.MGF1(hashes.SHA384()), padding.PSS.DIGEST_LENGTH)
-
-
-def _parsed(content: bytes, site: str) -> dict[str, Any]:
-    what = f"verdict of {site!r}"
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{what} has {len(content)} bytes, expected at most {MAX_BYTES}")
-    try:
-        document = json.loads(content, object_pairs_hook=_without_twins)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} is not readable as JSON: {error}") from None
-    if not isinstance(document, dict) or document.keys() != {
-        "verdict", "signature", "certificates",
-    }:  # fmt: skip
-        raise ValueError(f"{what}: expected a verdict, a signature and certificates")
-    if not all(isinstance(document[key], str) for key in ("signature", "certificates")):
-        raise ValueError(f"{what}: signature and certificates, expected text")
-    return document
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _check_signature(leaf: x509.Certificate, signature: bytes, content: bytes) -> None:
-    key = leaf.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(signature, content, ec.ECDSA(hashes.SHA384()))
-    elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(signature, content, _PSS, hashes.SHA384())
-    else:
-        raise InvalidSignature

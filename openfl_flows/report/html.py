@@ -18,6 +18,7 @@ from openfl_flows.metrics.class_scores import rate_of
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.spans import task_seconds
 from openfl_flows.report import curves, metric_names, series
+from openfl_flows.report.attestation import read_attestation
 from openfl_flows.report.classification import find_test_sets, rate_table, read_sections
 from openfl_flows.report.privacy import read_privacy
 from openfl_flows.report.round_time import read_section
@@ -86,6 +87,7 @@ def write_report(run: Path) -> Path:
             time_charts=_time_charts(record, site_colors),
             round_time=read_section(record),
             privacy=read_privacy(record, run),
+            attestation=read_attestation(record),
             partition=partition,
             skew=skew,
             partition_chart=_partition_chart(partition),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from openfl_flows.ops.monitor import AGGREGATOR
+from openfl_flows.codecs.exchange import AGGREGATOR
 from openfl_flows.ops.spans import PARTS, spans
 from openfl_flows.report import curves
 

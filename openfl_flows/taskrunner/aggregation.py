@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from openfl_flows.joins.streaming import due, streaming
 from openfl_flows.ops.aggregation import Aggregation, Contribution, initial_checkpoint
 from openfl_flows.ops.ledger import LEDGER
 from openfl_flows.ops.run import Mode, RunDirectory, Weights
+from openfl_flows.ops.standings import FOLDER, standings
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.status import Status
-from openfl_flows.taskrunner.turns import Turn, with_turns
+from openfl_flows.taskrunner.turns import with_turns
 from openfl_flows.taskrunner.wire import (
     fragment_due,
     from_buckets,
@@ -75,10 +76,8 @@ class JoinAggregation(AggregationFunction):
         self._path = Path(run)
         self._aggregation: Aggregation | None = None
         self._joined: tuple[int, dict[str, Array]] | None = None
-        self.turns: Callable[[], Mapping[str, Turn]] = dict
-        """When the sites took their turns in the round at hand, as the aggregator saw it."""
         self.status: Status | None = None
-        """What the aggregator knows of the sites: why one is left out, or was refused."""
+        """What the aggregator knows of the sites: when one took its turn, why one is left out."""
 
     @property
     def begun(self) -> bool:
@@ -214,7 +213,7 @@ class JoinAggregation(AggregationFunction):
                 )
                 for site in sites
             ],
-            self.turns(),
+            {} if self.status is None else self.status.turns.taken(),
         )
         planned = self.run.record["config"].get("federation", {}).get("sites", ())
         return self._aggregation.join(
@@ -222,6 +221,7 @@ class JoinAggregation(AggregationFunction):
             contributions,
             left_out={site: self._why_not(site) for site in sorted({*planned} - {*sites})},
             refused=dict(self.status.refusals) if self.status is not None else {},
+            attestation=standings(self._path.parent / FOLDER, sites),
         )
 
     def _why_not(self, site: str) -> str:

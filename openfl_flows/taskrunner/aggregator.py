@@ -67,6 +67,7 @@ class Aggregator(OpenFLAggregator):
 
     Attributes:
         status: What the operator sees.
+        turn: Held until a round's end is served: OpenFL counts it up before.
 
     Raises:
         ValueError: The plan is not safe, or the run directory is damaged or of another run.
@@ -103,8 +104,7 @@ class Aggregator(OpenFLAggregator):
         assert isinstance(self._joining, JoinAggregation)
         self._inbox = Inbox(Path(run).parent / "inbox")
         self._told: dict[str, str] = {}
-        # OpenFL counts the round up before there is anything to serve in it.
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()
         for stray in (*Path(run).parent.glob(".*.tmp"), *Path("save").glob(".*.tmp")):
             stray.unlink()
         super().__init__(federation_uuid=federation_id(federation_uuid), **settings)
@@ -117,7 +117,6 @@ class Aggregator(OpenFLAggregator):
             poll_seconds=poll_seconds,
             metrics_port=metrics_port,
         )
-        self._joining.turns = self.status.turns.taken
         self._joining.status = self.status
         self._begin_round()
 
@@ -142,7 +141,7 @@ class Aggregator(OpenFLAggregator):
             if asked is not None:
                 wait = 0 if asked else max(0, round(self._poll_seconds - held))
                 return asked or None, self.round_number, wait, False
-        with self._turn:
+        with self.turn:
             tasks, round_, sleep, quits = super().get_tasks(collaborator_name)
             # Another cycle may have come since the site was let in.
             if tasks and collaborator_name not in self._members():
@@ -168,7 +167,7 @@ class Aggregator(OpenFLAggregator):
         key = TensorKey(tensor_name, self.uuid, round_number, report, tags)
         # A probe measures the line, not how long a round takes to end.
         probe = READINESS in tags
-        with contextlib.nullcontext() if probe else self._turn:
+        with contextlib.nullcontext() if probe else self.turn:
             found = self._entrance.answer if probe else self._serving.array
             array = found(key, requested_by)
             kind = key._replace(tags=("model",))
@@ -312,8 +311,9 @@ class Aggregator(OpenFLAggregator):
 
     @property
     def upload_bytes(self) -> int:
-        """The most that the frames of an update, or a probe, may take."""
-        return max(int(self._broadcast.update_bytes), self._probe_bytes)
+        """The most that an update's frames, or a probe, may take; after the end, a probe alone."""
+        update = 0 if self._time_to_quit() else int(self._broadcast.update_bytes)
+        return max(update, self._probe_bytes)
 
     def _admit(self, result: Result) -> None:
         """Refuse an update of another spec, of another model, not finite, or out of proportion."""
@@ -359,7 +359,7 @@ class Aggregator(OpenFLAggregator):
 
     def _end_of_round_check(self) -> None:
         """Join, or measure the end; then begin the next round."""
-        with self._turn:
+        with self.turn:
             if self.round_number == self._rounds:
                 self._finish_run()
             elif self._refuse_outliers():

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from openfl.protocols import utils
 
+from openfl_flows.pki.plan import aggregator_of
 from openfl_flows.readiness.aggregator import AggregatorCase, look
 from openfl_flows.readiness.findings import Finding
 from openfl_flows.readiness.machine import Machine
+from openfl_flows.taskrunner.attested_party import own_enclave
 from openfl_flows.taskrunner.lint import findings as lint_findings
 from openfl_flows.taskrunner.pipeline import ExactPipeline
 from openfl_flows.taskrunner.readiness import pins_of, rules_of
@@ -49,5 +51,6 @@ def aggregator_findings(folder: Path, machine: Machine | None = None) -> list[Fi
         pins=pins,
         lint=lint_findings(folder / PLAN),
         initial=initial,
+        own_enclave=own_enclave(folder, aggregator_of(folder), plan),
     )
     return look(case, machine or Machine.here(folder, pins))

@@ -6,17 +6,12 @@ the other sites against the roots that they trust: an aggregator that put its ow
 place would read every update.
 """
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from openfl.protocols import utils
 from openfl.utilities import TensorKey
 
@@ -24,9 +19,10 @@ from openfl_flows.atomic import write_atomically
 from openfl_flows.pki.files import read
 from openfl_flows.pki.party import CHAIN, read_certificates
 from openfl_flows.pki.plan import Party
-from openfl_flows.pki.verify import verified_chain
+from openfl_flows.pki.signing import said_by, signed
 from openfl_flows.privacy.masks import Masks
 from openfl_flows.privacy.withheld import WithheldError
+from openfl_flows.strict_json import parse
 from openfl_flows.taskrunner.serving import refusals_told
 
 logger = logging.getLogger(__name__)
@@ -38,9 +34,10 @@ TAG = "secagg"
 SECONDS = 1.0
 """How long a site waits before it asks again for the others' keys."""
 
+FORMAT = "openfl_flows.announcement/1"
+
 _ROUND = -1
 _MOST_BYTES = 2**16
-_ECDSA = ec.ECDSA(SHA256())
 
 
 def announcement(workspace: Path, site: str, federation: str, public: bytes) -> bytes:
@@ -53,23 +50,10 @@ def announcement(workspace: Path, site: str, federation: str, public: bytes) -> 
         public: The key.
 
     Raises:
-        ValueError: The certificate or its key is not readable, or is of another kind.
+        ValueError: The certificate or its key is not readable.
     """
     party = Party(role="collaborator", name=site)
-    path = party.file(workspace, ".key")
-    key = serialization.load_pem_private_key(read(path, "the key of the certificate"), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError(
-            f"{path}: not a key that `openfl-flows pki request` made, which "
-            "federation.secure_aggregation=true needs"
-        )
-    certificates = read(party.file(workspace, ".crt"), f"the certificate of {party}").decode()
-    document = {
-        "public": public.hex(),
-        "certificates": certificates,
-        "signature": key.sign(_signed(site, federation, public.hex()), _ECDSA).hex(),
-    }
-    return json.dumps(document).encode()
+    return signed(_said(site, federation, public.hex()), workspace, party)
 
 
 def announced(workspace: Path, site: str, federation: str, content: bytes) -> bytes:
@@ -87,18 +71,11 @@ def announced(workspace: Path, site: str, federation: str, content: bytes) -> by
     party = Party(role="collaborator", name=site)
     roots = read_certificates(read(workspace / CHAIN, "the roots to trust"), str(CHAIN))
     try:
-        document = json.loads(content)
-        leaf, *others = read_certificates(document["certificates"].encode(), str(party))
-        verified_chain(party, leaf, others, roots)
-        certified = leaf.public_key()
-        if not isinstance(certified, ec.EllipticCurvePublicKey):
-            raise ValueError("its certificate has a key of another kind")
-        signature = bytes.fromhex(document["signature"])
-        certified.verify(signature, _signed(site, federation, document["public"]), _ECDSA)
-        return bytes.fromhex(document["public"])
-    except InvalidSignature:
-        reason = "its signature is not by the key of its certificate"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = said_by(content, party, roots, most_bytes=_MOST_BYTES)
+        if said != _said(site, federation, said["public"]):
+            raise ValueError(f"of another site or federation, expected {site!r} in {federation}")
+        return bytes.fromhex(said["public"])
+    except (ValueError, KeyError, TypeError) as error:
         reason = str(error)
     raise WithheldError(
         f"the key that came for the masks with {site!r} is refused: {reason}. Whoever sent it may "
@@ -186,13 +163,14 @@ class Announcements:
         return self._folder / f"{site}.json"
 
 
-def _signed(site: str, federation: str, public: str) -> bytes:
-    return json.dumps(["openfl_flows masks", federation, site, public]).encode()
+def _said(site: str, federation: str, public: str) -> dict[str, str]:
+    return {"format": FORMAT, "federation": federation, "site": site, "public": public}
 
 
 def _public(content: bytes) -> Any:
     try:
-        document = json.loads(content)
+        document = parse(content)
     except ValueError:
         return None
-    return document.get("public") if isinstance(document, Mapping) else None
+    said = document.get("said") if isinstance(document, Mapping) else None
+    return said.get("public") if isinstance(said, Mapping) else None

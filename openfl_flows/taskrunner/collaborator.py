@@ -13,14 +13,17 @@ import grpc
 from openfl.component.collaborator.collaborator import Collaborator as OpenFLCollaborator
 from openfl.protocols.base_pb2 import DataStream
 
+from openfl_flows.attestation.refusal import RefusedEvidence
 from openfl_flows.codecs.frame import FrameError
 from openfl_flows.ops.memory import return_freed_memory
+from openfl_flows.ops.seen import WentBackError
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import Party
 from openfl_flows.privacy.withheld import WithheldError
 from openfl_flows.readiness.dry_step import StepError
 from openfl_flows.readiness.machine import Machine, available_memory
 from openfl_flows.readiness.site import FOLDER
+from openfl_flows.taskrunner.attested_site import attested, memory_of
 from openfl_flows.taskrunner.entrance import READINESS
 from openfl_flows.taskrunner.keepalive import await_acknowledgements, notice_lost_connections
 from openfl_flows.taskrunner.lint import check_plan
@@ -94,6 +97,7 @@ class Collaborator(OpenFLCollaborator):
         client.federation_uuid = federation_id(federation_uuid)
         notice_lost_connections()
         return_freed_memory()
+        client = attested(client, collaborator_name)
         client.reconnect()
         port = int(client.uri.rpartition(":")[2])
         self._transfers = Transfers(collaborator_name, port=port, stall_seconds=stall_seconds)
@@ -106,6 +110,7 @@ class Collaborator(OpenFLCollaborator):
             task_runner=task_runner,
             **settings,
         )
+        attest_now(client)
         # Before the data are in memory, and before anything else may be running in this process.
         self._case = case_of(Path(), collaborator_name, connected=True)
         for stray in FOLDER.glob(".*.tmp"):
@@ -115,6 +120,7 @@ class Collaborator(OpenFLCollaborator):
                 self._case.step()
         self._free_bytes = available_memory()
         task_runner.prepare(collaborator_name, client.federation_uuid)
+        task_runner.memory = memory_of(Path(), collaborator_name)
         self._standing_known = False
 
     def do_task(self, task: Any, round_number: int) -> dict[str, float]:
@@ -164,9 +170,23 @@ class Collaborator(OpenFLCollaborator):
                 self.task_runner.forget_update()
             logger.error("%s", error)
             sys.exit(1)
-        except (FrameError, WithheldError) as error:
+        except (FrameError, WithheldError, WentBackError) as error:
             logger.error("%s", error)
             sys.exit(1)
+
+
+def attest_now(client: Any) -> None:
+    """End with a line where what answers is refused, before anything costs time.
+
+    Args:
+        client: OpenFL's, or one that attests; where nobody answers, it does so with the first call.
+    """
+    try:
+        with contextlib.suppress(grpc.RpcError):
+            getattr(client, "attest", lambda: None)()
+    except (RefusedEvidence, WentBackError) as error:
+        logger.error("%s", error)
+        sys.exit(1)
 
 
 def certificate_finding(site: str) -> str | None:
@@ -247,6 +267,8 @@ class PatientClient:
         while True:
             try:
                 answer = call(*args, **kwargs)
+            except RefusedEvidence as error:
+                raise RefusedError(str(error)) from None
             except AssertionError as error:
                 raise RefusedError(f"{self._client.uri} is another aggregator: {error}") from None
             except grpc.RpcError as error:

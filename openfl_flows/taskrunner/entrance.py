@@ -17,6 +17,8 @@ import numpy as np
 from openfl.utilities import TensorKey
 
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.ops.standings import FOLDER as STANDINGS
+from openfl_flows.ops.standings import forget_standings
 from openfl_flows.pki.files import read
 from openfl_flows.pki.party import CHAIN, read_certificates
 from openfl_flows.readiness.gate import Expected, Gate
@@ -148,3 +150,4 @@ class Entrance:
 def forget_verdicts(workspace: Path = Path()) -> None:
     """Forget who was ready: it was for a run that somebody has moved away."""
     shutil.rmtree(workspace / FOLDER, ignore_errors=True)
+    forget_standings(workspace / FOLDER.parent / STANDINGS)

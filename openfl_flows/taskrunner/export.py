@@ -17,6 +17,8 @@ from openfl.protocols import utils
 from openfl_flows.data.blind.config import CLUSTERS, KEY_FILE, agreed_split
 from openfl_flows.experiment import Experiment, check, codec_of
 from openfl_flows.ops.files import save_state
+from openfl_flows.release.keys import read_signers, signers_document
+from openfl_flows.taskrunner.attested import Attestation
 from openfl_flows.taskrunner.evaluation import (
     BENCHMARKED,
     agreed_policy,
@@ -130,6 +132,7 @@ def render_plan(
             cert_folder="cert",
             hash_salt="auto",
             resend_data_on_reconnection=False,
+            attestation=_attestation(network.attestation),
         ),
         "aggregator": _section(
             "openfl_flows.taskrunner.aggregator.Aggregator",
@@ -200,6 +203,18 @@ def _agreed(
         # Nothing else of where a simulation runs decides a bit.
         "runtime": {"threads": experiment.runtime.threads},
     }
+
+
+def _attestation(rules: Attestation) -> dict[str, Any]:
+    """Who has to prove what runs there, with the signers as a part of the plan.
+
+    Raises:
+        ValueError: The file of the signers is not there, or does not say who they are.
+    """
+    signers = rules.signers
+    if isinstance(signers, str):
+        signers = signers_document(read_signers(Path(signers).expanduser()))
+    return {**asdict(rules), "signers": signers}
 
 
 def _readiness(network: Network, experiment: Experiment) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _TEMPLATE = re.compile(
 _ABSOLUTE = re.compile(r"(/[\w.~-]+)+/?|~.*|[A-Za-z]:[\\/].*|\\\\.*|file:.*")
 _ABOVE = re.compile(r"(.*[\\/])?\.\.([\\/].*)?")
 _NETWORK = {"use_tls": True, "require_client_auth": True, "transport_protocol": "grpc"}
+_ATTESTED = ("none", "aggregator", "both")
 _EXPERIMENT = ("task_runner", "settings", "experiment")
 _MISSING = object()
 
@@ -103,9 +104,25 @@ def _network_findings(network: Mapping[str, Any]) -> Iterator[str]:
     address = network.get("agg_addr", _MISSING)
     if not is_address(address):
         yield f"network.settings.agg_addr{_said(address)}, expected the aggregator's host name"
+    yield from _attestation_findings(network.get("attestation", {"required": "none"}))
     port = network.get("agg_port", _MISSING)
     if type(port) is not int or not 1 <= port <= 65535:
         yield f"network.settings.agg_port{_said(port)}, expected a port from 1 to 65535"
+
+
+def _attestation_findings(found: Any) -> Iterator[str]:
+    key = "network.settings.attestation"
+    if not isinstance(found, Mapping):
+        yield f"{key}={found}, expected who has to prove what runs there"
+        return
+    required = found.get("required", _MISSING)
+    if required not in _ATTESTED:
+        yield f"{key}.required{_said(required)}, expected one of {', '.join(_ATTESTED)}"
+    signers = found.get("signers")
+    if required in _ATTESTED[1:] and not (
+        isinstance(signers, Mapping) and isinstance(signers.get("signers"), Mapping)
+    ):
+        yield f"{key}.signers, expected those whose signatures a policy needs"
 
 
 def _aggregator_findings(aggregator: Mapping[str, Any]) -> Iterator[str]:

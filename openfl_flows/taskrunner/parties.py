@@ -1,7 +1,6 @@
 """The parties of a federation as processes on this machine: all end together, none is left over."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from openfl_flows.ops.parent import end_with_parent
+
 LOG = Path("logs") / "fx.log"
 """Where a party's output goes, in its folder."""
 
@@ -22,10 +23,6 @@ STOP_SECONDS = 5.0
 """How long a process may take to end once asked to."""
 LEAVE_SECONDS = 60.0
 """How long sites may take to end once the aggregator has: it has told all of them to."""
-
-_PR_SET_PDEATHSIG = 1
-# None outside Linux.
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +89,8 @@ def launch_fx(folder: Path, arguments: Sequence[str], environment: Environment) 
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            # Also where this process is killed and can stop nobody.
+            preexec_fn=end_with_parent,
         )
 
 
@@ -201,12 +199,6 @@ def _death(party: Party, status: int) -> str:
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
     said = "".join(f": {line.strip()}" for line in last_lines(party.log, 1))
     return f"{party.name} ended with {how}{said}"
-
-
-def _die_with_parent() -> None:
-    # Also where this process is killed and can stop nobody.
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

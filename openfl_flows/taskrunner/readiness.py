@@ -28,10 +28,13 @@ from openfl_flows.readiness.rules import Readiness
 from openfl_flows.readiness.site import FOLDER, Case, look
 from openfl_flows.readiness.verdict import signed
 from openfl_flows.state import Array
+from openfl_flows.taskrunner.attested_party import in_words, own_enclave
+from openfl_flows.taskrunner.attested_party import rules_of as rules_of_attestation
+from openfl_flows.taskrunner.attested_site import attested, give_up_after
 from openfl_flows.taskrunner.entrance import CLOCK, PROBE, READINESS, STANDING, VERDICT
 from openfl_flows.taskrunner.lint import findings as lint_findings
 from openfl_flows.taskrunner.pipeline import ExactPipeline
-from openfl_flows.taskrunner.workspace import PLAN, WorkspacePlan, read_workspace
+from openfl_flows.taskrunner.workspace import PLAN, WorkspacePlan, data_folder, read_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,11 @@ class CallLine:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+
+    def attested(self) -> str:
+        """What the aggregator has proved to this site; empty where the plan asks for nothing."""
+        attest = getattr(self._client, "attest", None)
+        return "" if attest is None else in_words(_told(attest))
 
     def clock(self) -> float:
         """The aggregator's time, Unix seconds."""
@@ -137,10 +145,8 @@ def direct_line(folder: Path, site: str, plan: WorkspacePlan) -> CallLine:
         **{name: str(file) for name, file in files.items()},
     )
     # OpenFL's repeats a call for ever and waits for ever for its answer.
-    for call in ("GetAggregatedTensor", "SendLocalTaskResults"):
-        stub = getattr(client.stub, call)
-        setattr(client.stub, call, functools.partial(stub, timeout=ANSWER_SECONDS))
-    return CallLine(client)
+    give_up_after(ANSWER_SECONDS, client.stub)
+    return CallLine(attested(client, site, folder, seconds=ANSWER_SECONDS))
 
 
 def case_of(
@@ -167,7 +173,7 @@ def case_of(
     )
     destination = Destination(
         host=network["agg_addr"], port=network["agg_port"], workspace=folder,
-        site=Party(role="collaborator", name=site),
+        site=Party(role="collaborator", name=site), attested=rules_of_attestation(plan).asked,
     )  # fmt: skip
     return Case(
         site=site,
@@ -182,6 +188,7 @@ def case_of(
         lint=lint_findings(folder / PLAN),
         step=once(lambda: kept(folder / FOLDER / f"{site}.step.json", key, take)),
         digests=_digests(experiment, data, folder / "logs"),
+        own_enclave=own_enclave(folder, destination.site, plan),
     )
 
 
@@ -225,13 +232,3 @@ def pins_of(folder: Path) -> Mapping[str, str]:
     file = folder / "requirements.txt"
     lines = file.read_text().splitlines() if file.is_file() else []
     return {match[1]: match[2] for line in lines if (match := _PIN.fullmatch(line.strip()))}
-
-
-def data_folder(folder: Path, site: str) -> Path | None:
-    """The folder that ``plan/data.yaml`` names for a site; None where it names none."""
-    file = folder / "plan" / "data.yaml"
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        name, comma, path = line.partition(",")
-        if comma and name == site:
-            return folder / path
-    return None

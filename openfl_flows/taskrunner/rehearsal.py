@@ -24,6 +24,7 @@ from openfl_flows.metrics.mean import values
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.pki.authority import create_authority, issue_party
 from openfl_flows.readiness.machine import in_the_way_of_port
+from openfl_flows.taskrunner.attested_party import rules_of
 from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.live_table import LiveTable
 from openfl_flows.taskrunner.namespaces import ADDRESS as NARROW_ADDRESS
@@ -78,6 +79,12 @@ def rehearse(
     """
     out = Path(out).absolute()
     if not resume:
+        required = rules_of(read_workspace(workspace)).required
+        if required != "none":
+            raise ValueError(
+                f"{workspace}: network.attestation.required={required}, expected none to rehearse: "
+                "on one machine nobody has an enclave to prove"
+            )
         prepare(workspace, out, sites=sites, launch=launch)
     elif not (out / "run").is_symlink():
         raise ValueError(f"{out}: no rehearsal to go on with, expected a folder that has 'run'")

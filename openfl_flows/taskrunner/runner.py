@@ -16,6 +16,7 @@ from openfl_flows.experiment import Experiment
 from openfl_flows.learners.site import Site
 from openfl_flows.metrics.mean import Means
 from openfl_flows.ops.memory import peak_rss_bytes, resident_bytes
+from openfl_flows.ops.seen import Memory
 from openfl_flows.privacy.masks import Masks
 from openfl_flows.state import Array, State
 from openfl_flows.taskrunner.announcements import agree
@@ -66,6 +67,7 @@ class LearnerTaskRunner(TaskRunner):
         self._validated: tuple[int, Means, _Seconds] | None = None
         self._metrics: SiteMetrics | None = None
         self.transfers = Transfers()
+        self.memory: Memory | None = None
         self._site: Site | None = None
         self._num_samples = self._num_validated = 1
 
@@ -316,7 +318,10 @@ class LearnerTaskRunner(TaskRunner):
         """The global model of the round."""
         self._of(name)
         with took.of("decode"):
-            return self._global().take(frames, round_num + 1)
+            model = self._global().take(frames, round_num + 1)
+        if self.memory is not None:
+            self.memory.see(round_num, model.digest())
+        return model
 
     def _measure(
         self, task: str, name: str, round_num: int, model: State, took: "_Seconds"

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -18,13 +18,18 @@ from typing import IO, Any
 import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from openfl.federated.plan import plan
-from openfl.protocols import aggregator_pb2
-from openfl.transport.grpc import common
+from openfl.protocols import aggregator_pb2, utils
+from openfl.transport.grpc import aggregator_server, common
 from openfl.transport.grpc.aggregator_server import AggregatorGRPCServer
 from openfl.transport.grpc.common import create_header
+from openfl.utilities import TensorKey
 
+from openfl_flows.ops.standings import FOLDER
 from openfl_flows.pki.check import check_party
 from openfl_flows.pki.plan import aggregator_of
+from openfl_flows.taskrunner.arrival import ARRIVAL, MAX_BYTES
+from openfl_flows.taskrunner.attested_server import attested_server
+from openfl_flows.taskrunner.serving import refusals_told
 from openfl_flows.taskrunner.status import Upload
 from openfl_flows.taskrunner.transfers import UPLOAD_BYTES
 
@@ -51,6 +56,10 @@ class RefusingServer(AggregatorGRPCServer):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._one_result, self._one_download = threading.Lock(), threading.Lock()
+        self._attested = attested_server(Path(), self.aggregator.run.path.parent / FOLDER)
+        if self._attested is not None:
+            # Sites do not ask for another certificate than the one with evidence.
+            return
         if (finding := check_party(Path(), aggregator_of(Path())).finding) is not None:
             logger.warning("%s", finding)
 
@@ -72,6 +81,11 @@ class RefusingServer(AggregatorGRPCServer):
                 )
                 logger.error("Refused: %s", reason)
                 context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        arrives = ARRIVAL in (getattr(request, "task_name", ""), *getattr(request, "tags", ()))
+        why_not = None if arrives else self._why_not(header.sender, context)
+        if why_not is not None:
+            logger.error("Refused: %s", why_not)
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, why_not)
 
     def GetTasks(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Tell a site what to do."""
@@ -81,6 +95,8 @@ class RefusingServer(AggregatorGRPCServer):
     def GetAggregatedTensor(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Send a site one bucket of the model; made one at a time, for it takes several copies."""
         with self._one_download, _refusing(context):
+            if self._attested is not None and ARRIVAL in request.tags:
+                return self._answer(request, context)
             return super().GetAggregatedTensor(request, context)
 
     def SendLocalTaskResults(  # noqa: N802
@@ -94,30 +110,70 @@ class RefusingServer(AggregatorGRPCServer):
                 grpc.StatusCode.UNAUTHENTICATED, f"{name!r} is no site of this federation"
             )
         with _refusing(context), SpooledTemporaryFile(IN_MEMORY_BYTES, dir="local_state") as file:
-            self._receive(name, request, _said(context), file)
+            limit = self._limit if self._why_not(name, context) is None else 2 * MAX_BYTES
+            self._receive(name, request, _said(context), file, limit)
             with self._one_result:
                 result = _parsed(name, file)
                 self.validate_collaborator(result, context)
-                self.aggregator.send_local_task_results(
-                    name, result.round_number, result.task_name, result.data_size, result.tensors
-                )
-            header = create_header(
-                sender=self.aggregator.uuid,
-                receiver=name,
-                federation_uuid=self.aggregator.federation_uuid,
-                single_col_cert_common_name=self.aggregator.single_col_cert_common_name,
-            )
-            return aggregator_pb2.SendLocalTaskResultsResponse(header=header)
+                if self._attested is not None and result.task_name == ARRIVAL:
+                    self._arrive(name, result.tensors)
+                else:
+                    self.aggregator.send_local_task_results(
+                        name, result.round_number, result.task_name, result.data_size,
+                        result.tensors,
+                    )  # fmt: skip
+            return aggregator_pb2.SendLocalTaskResultsResponse(header=self._header(name))
 
     def serve(self) -> None:
         """Serve until all sites have been told to end."""
         # An upload occupies a thread, and OpenFL has eight for all sites.
         least = OTHER_CALLS + 2 * len(self.aggregator.authorized_cols)
         common.ThreadPoolExecutor = lambda max_workers: ThreadPoolExecutor(max(max_workers, least))
+        if self._attested is not None:
+            aggregator_server.create_grpc_server = self._attested.create_server
         super().serve()
 
-    def _receive(self, name: str, chunks: Iterator[Any], of: int, file: IO[bytes]) -> None:
-        limit, upload, status = self._limit, Upload(of=of), self.aggregator.status
+    def _why_not(self, name: str, context: grpc.ServicerContext) -> str | None:
+        """Why a site may do no more than arrive; None if it may."""
+        if self._attested is None:
+            return None
+        return self._attested.why_not(name, context.auth_context()["x509_pem_cert"][0])
+
+    def _arrive(self, name: str, tensors: Sequence[Any]) -> None:
+        assert self._attested is not None
+        with refusals_told():
+            if len(tensors) != 1:
+                raise ValueError(f"arrival of {name!r} has {len(tensors)} tensors, expected one")
+            self._attested.arrive(name, tensors[0].data_bytes)
+
+    def _answer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Tell a site that has arrived where the federation is, and the certificate of its key."""
+        assert self._attested is not None
+        self.validate_collaborator(request, context)
+        name = request.header.sender
+        key = TensorKey(name, "", request.round_number, False, (ARRIVAL,))
+        with self.aggregator.turn:
+            record = self.aggregator.run.record
+            where = len(record["rounds"]), str(record["digest"])
+        content = self._attested.answer(name, *where)
+        return aggregator_pb2.GetAggregatedTensorResponse(
+            header=self._header(name),
+            round_number=request.round_number,
+            tensor=utils.construct_named_tensor(key, content, {}, lossless=True),
+        )
+
+    def _header(self, receiver: str) -> Any:
+        return create_header(
+            sender=self.aggregator.uuid,
+            receiver=receiver,
+            federation_uuid=self.aggregator.federation_uuid,
+            single_col_cert_common_name=self.aggregator.single_col_cert_common_name,
+        )
+
+    def _receive(
+        self, name: str, chunks: Iterator[Any], of: int, file: IO[bytes], limit: int
+    ) -> None:
+        upload, status = Upload(of=of), self.aggregator.status
         try:
             for chunk in chunks:
                 status.sending(name, upload, len(chunk.npbytes))

@@ -310,6 +310,7 @@ def test_a_saved_model_is_one_to_begin_with(folder) -> None:
     assert record(folder / "next")["initial"]["digest"] == record(folder / "run")["digest"]
 
 
+@pytest.mark.slow
 def test_a_warm_cache_gives_the_run_of_a_cold_one(folder) -> None:
     fasta(folder / "own.fasta")
     words = (*TINY, "data.path=own.fasta", "model.network.mode=frozen")

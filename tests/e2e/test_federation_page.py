@@ -65,6 +65,7 @@ def test_the_page_has_a_block_for_every_party() -> None:
     assert PAGE.read_text().count("```bash") == len(BLOCKS)
 
 
+@pytest.mark.slow
 def test_a_federation_of_four_machines(root: Path) -> None:
     machines = {party: Machine(party, root) for party in PARTIES}
     running = []

@@ -17,6 +17,8 @@ from openfl_flows.learners.site import release_learners
 from openfl_flows.ops.files import load_state
 from openfl_flows.state import pack
 from openfl_flows.taskrunner.collaborator import RefusedError
+from openfl_flows.taskrunner.ending import FINAL
+from openfl_flows.taskrunner.workspace import read_workspace
 from tests.federation_host import (
     RECEIVED,
     TRAIN,
@@ -28,7 +30,7 @@ from tests.federation_host import (
     hosting,
     refused,
 )
-from tests.fx_processes import AT_ONCE, TOY
+from tests.fx_processes import AT_ONCE, TOY, Party
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +291,14 @@ def test_updates_out_of_proportion_then_the_digest_of_the_undisturbed_run(host, 
     host.assert_ends_as_undisturbed()
     status = json.loads((host.out / "aggregator" / "local_state" / "status.json").read_text())
     assert status["sites"]["site-1"]["refused"] is None
+
+
+def test_who_missed_that_the_end_came_may_send_again(host) -> None:
+    """The federation has ended; the aggregator is killed before the site hears of it."""
+    rounds = read_workspace(host.out / "site-1").config["federation"]["rounds"]
+    with Party(host.out / "aggregator", "aggregator", "start") as again:
+        grpc.channel_ready_future((client := caller(host)).channel).result(timeout=60)
+        client.send_local_task_results(rounds, FINAL, 1, [])
+        host.wait_for(f"Result of 'site-1' for {FINAL} of round {rounds + 1} is not awaited")
+        assert again.running
+    assert not host.told("Traceback")

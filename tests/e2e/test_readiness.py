@@ -26,6 +26,12 @@ from openfl_flows.readiness.dry_step import apart, dry_step
 from openfl_flows.readiness.findings import KEPT_AT_SITE, Finding
 from openfl_flows.readiness.machine import Machine
 from openfl_flows.readiness.site import FOLDER, Case, look
+from openfl_flows.release.keys import (
+    Signers,
+    make_key,
+    read_public,
+    signers_document,
+)
 from openfl_flows.taskrunner import readiness
 from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.readiness import case_of, direct_line
@@ -233,6 +239,16 @@ def all_other_lines(scene: Scene) -> None:
     (scene.folder / "plan" / "data.yaml").write_text("site-2,data/site-2\n")
 
 
+def without_a_policy(scene: Scene) -> None:
+    make_key(scene.folder / "board.key")
+    board = read_public((scene.folder / "board.key.pub").read_bytes(), "board")
+    rules = {
+        "required": "aggregator",
+        "signers": signers_document(Signers(need=1, keys={"board": board})),
+    }
+    scene.edit("plan", "network", "settings", "attestation", value=rules)
+
+
 EXPERIMENT = ("task_runner", "settings", "experiment")
 INSTALL = "openfl-flows pki install"
 # What is changed, the probe that finds it, what it says, and what of the remedy.
@@ -275,7 +291,7 @@ CASES: dict[str, tuple[Callable[[Scene], None], str, str, str]] = {
     "a package less": (versions(rdkit="not installed"), "versions", "rdkit not installed", "pip"),
     "no pins": (without("requirements.txt"), "versions", "requirements.txt: no versions", "pip"),
     "too few processors": (on(processors=0), "processors", "runtime.threads=1", "processors"),
-    "an enclave is wanted": (rules(quote=True), "enclave", "readiness.quote=true", "enclave"),
+    "no policy": (without_a_policy, "enclave", "policy.sha256: no such file", "attest pin"),
     "a full disk": (on(disk_bytes=100), "disk", "100 bytes free", "free disk space"),
     "too little memory": (on(memory_bytes=10**6), "memory", "1.00 MB available", "more memory"),
     "killed for memory": (stepping(ended_by_the_system), "step", "signal 9", "larger machine"),
@@ -308,7 +324,7 @@ def test_a_site_as_it_should_be_is_green(scene: Scene) -> None:
     findings = scene.findings()
     assert [finding for finding in findings if not finding.green] == []
     assert {f.probe for f in findings} >= {"clock", "bandwidth", "memory", "disk", "reach"}
-    kept = json.loads((scene.folder / FOLDER / "site-1.json").read_text())["verdict"]
+    kept = json.loads((scene.folder / FOLDER / "site-1.json").read_text())["said"]
     assert kept["measured"]["upload_bytes_per_second"] > 1e4
     assert kept["measured"]["download_bytes_per_second"] > 1e4
     # What it has measured and sent was no part of round 1.

@@ -1,5 +1,8 @@
 """A dry step is taken in a copy of the process, and once."""
 
+import os
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,3 +46,11 @@ def test_a_process_that_uses_a_gpu_is_not_copied(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(AssertionError, match="GPU"):
         apart(lambda: STEP)
+
+
+def test_where_no_process_can_be_started_it_is_taken_in_this_one(monkeypatch) -> None:
+    def refuse() -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    assert apart(lambda: replace(STEP, num_samples=os.getpid())).num_samples == os.getpid()

@@ -4,12 +4,13 @@ import datetime as dt
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openfl_flows.pki import signing
 from openfl_flows.pki.authority import create_authority, issue, sign
 from openfl_flows.pki.certificates import key_pem, new_key
 from openfl_flows.pki.party import CHAIN, read_certificates
@@ -17,7 +18,8 @@ from openfl_flows.pki.plan import Party
 from openfl_flows.readiness.findings import SentFinding
 from openfl_flows.readiness.gate import AGAIN_SECONDS, Expected, Gate
 from openfl_flows.readiness.rules import Readiness
-from openfl_flows.readiness.verdict import MAX_BYTES, Verdict, canonical, signed, verified
+from openfl_flows.readiness.verdict import MAX_BYTES, Verdict, signed, verified
+from openfl_flows.strict_json import canonical
 
 SITES = ("a", "b", "c")
 NOW = dt.datetime.now(dt.UTC).timestamp()
@@ -93,6 +95,17 @@ def altered(change: Callable[[dict[str, Any]], Any]) -> Callable[[Scene], bytes]
     return make
 
 
+def written(change: Callable[[dict[str, Any]], Any]) -> Callable[[Scene], bytes]:
+    """Signed by the site as it was changed."""
+
+    def make(scene: Scene) -> bytes:
+        said = asdict(scene.verdict())
+        change(said)
+        return signing.signed(said, scene.places / "a", Party(role="collaborator", name="a"))
+
+    return make
+
+
 def by_expired(scene: Scene) -> bytes:
     party, key = Party(role="collaborator", name="a"), new_key()
     folder = scene.folder / "expired"
@@ -118,35 +131,42 @@ def by_another(scene: Scene) -> bytes:
 REFUSED: dict[str, tuple[Callable[[Scene], bytes], str]] = {
     "stale": (lambda s: s.signed(time=NOW - 4000.0), "is 4000 s old, expected at most 3600"),
     "from the future": (lambda s: s.signed(time=NOW + 100.0), "100 s from now: set the clock"),
-    "of another site": (lambda s: s.signed("b"), "is one of 'b', expected its own"),
+    "of another site": (lambda s: s.signed("b"), "has common name 'b'"),
+    "about another site": (
+        written(lambda d: d.update(site="b")),
+        "is one of 'b', expected its own",
+    ),
     "signed by another site": (by_another, "has common name 'b'"),
     "of a stranger": (lambda s: s.signed(place="stranger"), "does not chain up to a trusted root"),
     "with an expired certificate": (by_expired, "is valid from"),
     "altered": (
-        altered(lambda d: d["verdict"]["findings"][0].update(found="none")),
-        "the signature is not of the key",
+        altered(lambda d: d["said"]["findings"][0].update(found="none")),
+        "its signature is not by the key",
     ),
-    "another signature": (altered(lambda d: d.update(signature="AAAA")), "the signature is not"),
-    "no signature": (altered(lambda d: d.update(signature="?")), "the signature is not"),
+    "another signature": (altered(lambda d: d.update(signature="AAAA")), "its signature is not by"),
+    "no signature": (altered(lambda d: d.update(signature="?")), "its signature is not by"),
     "a word for a truth": (
-        altered(lambda d: d["verdict"]["findings"][0].update(green="yes")),
+        written(lambda d: d["findings"][0].update(green="yes")),
         "valid boolean",
     ),
     "no number": (
         lambda s: s.signed().replace(b'"measured":{}', b'"measured":{"x":1e999}'),
-        "signature",
+        "Out of range float",
     ),
     "letters in the signature": (altered(lambda d: d.update(signature="\u00e4")), "signature"),
     "a forged line": (
         lambda s: s.signed(findings=[SentFinding(probe="x", green=True, found="a\nb", remedy="")]),
         "has control characters",
     ),
-    "a number missing": (altered(lambda d: d["verdict"].pop("time")), "time"),
+    "a number missing": (written(lambda d: d.pop("time")), "time"),
     "another format": (lambda s: s.signed(format="x/2"), "has format 'x/2'"),
-    "parts missing": (altered(lambda d: d.pop("certificates")), "expected a verdict, a signature"),
-    "no JSON": (lambda s: b"{", "is not readable as JSON"),
-    "twins": (lambda s: b'{"a":1,"a":2}', "a key occurs twice"),
-    "deep": (lambda s: b"[" * 100_000, "is not readable as JSON"),
+    "parts missing": (
+        altered(lambda d: d.pop("certificates")),
+        "expected certificates, said",
+    ),
+    "no JSON": (lambda s: b"{", "not readable as JSON"),
+    "twins": (lambda s: b'{"a":1,"a":2}', "key 'a' occurs twice"),
+    "deep": (lambda s: b"[" * 100_000, "nested too deeply"),
     "huge": (lambda s: b" " * (MAX_BYTES + 1), "bytes, expected at most"),
 }
 
@@ -166,8 +186,7 @@ def test_every_byte_of_a_verdict_counts(scene: Scene) -> None:
     content = scene.signed()
     roots = read_certificates((scene.places / "a" / CHAIN).read_bytes(), "roots")
     assert verified(content, "a", roots) == verified(content, "a", roots)
-    start = content.index(b'"verdict"')
-    for place in range(start, len(content), 7):
+    for place in range(content.index(b'"said"'), content.index(b'"signature"'), 7):
         changed = bytearray(content)
         changed[place] ^= 1
         with pytest.raises(ValueError, match="verdict of 'a'"):

@@ -1,0 +1,71 @@
+"""Verdicts in the ledger: in every attested round's line, and in none of another."""
+
+import json
+from typing import Any
+
+import pytest
+
+from openfl_flows.ops.ledger import LEDGER, read_ledger
+from openfl_flows.ops.ledger_lines import disagreements
+from openfl_flows.ops.rounds import Checkpoint, RoundRecord, SiteRound
+from openfl_flows.ops.run import RunDirectory
+from openfl_flows.ops.standings import forget_standings, note_standing, standings
+from openfl_flows.state import State
+
+VERDICT = {"kind": "sgx", "measurement": "ab", "policy": "c" * 64, "evidence": "d" * 64}
+
+
+def test_standings_are_kept_until_they_are_forgotten(tmp_path):
+    folder = tmp_path / "attested"
+    assert standings(folder, ["a"]) is None
+    note_standing(folder, "a", {"aggregator": VERDICT, "site": None})
+    assert standings(folder, ["a", "b"]) == {
+        "a": {"aggregator": VERDICT, "site": None}, "b": None,
+    }  # fmt: skip
+    forget_standings(folder)
+    assert standings(folder, ["a"]) is None
+
+
+def made(path: Any, attestation: Any) -> tuple[Any, dict[str, Any]]:
+    first = Checkpoint(State({}), State({}), None)
+    run = RunDirectory.create(path, config={}, initial=first)
+    site = SiteRound(
+        num_samples=1, num_steps=1, metrics={}, received={}, seconds={}, peak_rss_bytes=0
+    )
+    record = RoundRecord(
+        round=1, digest=State({}).digest(), seconds=1.0, bytes_up=0, bytes_down=0,
+        sites={"a": site}, attestation=attestation,
+    )  # fmt: skip
+    run.commit(record, first)
+    return read_ledger(path / LEDGER), json.loads((path / "run.json").read_text())
+
+
+def test_a_round_without_attestation_has_the_line_that_it_always_had(tmp_path):
+    ledger, record = made(tmp_path / "run", None)
+    assert "attestation" not in ledger.rounds[0]
+    assert not list(disagreements(ledger, record))
+    # As it was written before there were verdicts.
+    del record["rounds"][0]["attestation"]
+    assert not list(disagreements(ledger, record))
+
+
+@pytest.mark.parametrize(
+    ("attestation", "said"),
+    [
+        ({"a": {"aggregator": VERDICT, "site": VERDICT}}, None),
+        ({"a": None}, "a has no verdict"),
+        ({}, "a has no verdict"),
+        ({"a": {"aggregator": VERDICT, "site": {**VERDICT, "policy": "0"}}}, "2 policies"),
+    ],
+)
+def test_an_attested_round_says_under_which_verdicts(tmp_path, attestation, said):
+    ledger, record = made(tmp_path / "run", attestation)
+    assert ledger.rounds[0]["attestation"] == attestation
+    found = list(disagreements(ledger, record))
+    assert (not found) if said is None else (said in found[0])
+
+
+def test_a_verdict_that_was_changed_since_is_found(tmp_path):
+    ledger, record = made(tmp_path / "run", {"a": {"aggregator": VERDICT, "site": None}})
+    record["rounds"][0]["attestation"]["a"]["aggregator"]["measurement"] = "cd"
+    assert "attestation is" in next(disagreements(ledger, record))
