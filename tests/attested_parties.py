@@ -22,7 +22,7 @@ from openfl_flows.pki.party import CHAIN
 from openfl_flows.release.keys import PrivateKey, write_signers
 from openfl_flows.taskrunner.workspace import read_workspace
 from tests.fx_processes import TOY, Party
-from tests.quoted_bytes import ENCLAVE, Enclave
+from tests.quoted_bytes import ENCLAVE, Domain, Enclave
 from tests.quoting_authority import (
     Authority,
     SyntheticQuoter,
@@ -69,13 +69,18 @@ class Consortium:
             *overrides,
         )
 
-    def quoter(self, enclave: Enclave = ENCLAVE, report_data: bytes | None = None) -> str:
-        """A folder for PYTHONPATH with a quoter of one enclave."""
-        name = f"quoter-{enclave.mrenclave[:4].hex()}-{enclave.attributes}-{bool(report_data)}"
-        folder = self.folder / name
+    def quoter(
+        self,
+        of: Enclave | Domain = ENCLAVE,
+        report_data: bytes | None = None,
+        called: str = "synthetic",
+    ) -> str:
+        """A folder for PYTHONPATH with a quoter of one enclave or domain."""
+        which = hashlib.sha256(repr((of, report_data)).encode()).hexdigest()[:8]
+        folder = self.folder / f"quoter-{called}-{which}"
         if not folder.exists():
             folder.mkdir()
-            write_quoter(folder, self.authority, enclave=enclave, report_data=report_data)
+            write_quoter(folder, self.authority, of=of, report_data=report_data, name=called)
         return str(folder)
 
     def equip(self, out: Path, names: tuple[str, ...] = PARTIES, **options: Any) -> None:
@@ -91,12 +96,14 @@ class Consortium:
         return Party(out / name, *arguments, environment=environment)
 
     @contextlib.contextmanager
-    def running(self, out: Path, names: tuple[str, ...] = PARTIES) -> Iterator[dict[str, Party]]:
-        """Parties by name; none is left running."""
+    def running(
+        self, out: Path, names: tuple[str, ...] = PARTIES, **quoting: Mapping[str, Any]
+    ) -> Iterator[dict[str, Party]]:
+        """Parties by name, ``quoting`` for some; none is left running."""
         parties: dict[str, Party] = {}
         try:
             for name in names:
-                parties[name] = self.start(out, name)
+                parties[name] = self.start(out, name, **quoting.get(name, {}))
             yield parties
         finally:
             for party in parties.values():

@@ -7,6 +7,7 @@ refuses can be made, at any date. A policy names its root, as it would Intel's.
 import datetime as dt
 import hashlib
 import json
+import pickle
 import struct
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -288,7 +289,7 @@ def write_quoter(
     authority: Authority,
     *,
     name: str = "synthetic",
-    enclave: Enclave = ENCLAVE,
+    of: Enclave | Domain = ENCLAVE,
     report_data: bytes | None = None,
 ) -> None:
     """Make a folder for PYTHONPATH with which a process finds a quoter of that name.
@@ -297,16 +298,11 @@ def write_quoter(
         folder: A new folder.
         authority: Who signs.
         name: The quoter's, as plans name it.
-        enclave: What every quote is of.
+        of: What every quote is of.
         report_data: What every quote is of, too, where it is not what was asked for.
     """
     authority.save(folder / "authority")
-    settings = {
-        key: value.hex() if isinstance(value, bytes) else value
-        for key, value in vars(enclave).items()
-    }
-    settings["report_data"] = report_data and report_data.hex()
-    (folder / "enclave.json").write_text(json.dumps(settings))
+    (folder / "quoted.pickle").write_bytes(pickle.dumps((of, report_data)))
     module = f"synthetic_quoter_{name}"
     (folder / f"{module}.py").write_text(
         textwrap.dedent(f"""\
@@ -332,14 +328,9 @@ def write_quoter(
 
 def quoter_in(folder: Path) -> SyntheticQuoter:
     """The quoter that :func:`write_quoter` has written."""
-    settings = json.loads((folder / "enclave.json").read_text())
-    report_data = settings.pop("report_data")
-    found = {k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in settings.items()}
-    return SyntheticQuoter(
-        authority=Authority.load(folder / "authority"),
-        of=Enclave(**found),
-        report_data=bytes.fromhex(report_data) if report_data else None,
-    )
+    of, report_data = pickle.loads((folder / "quoted.pickle").read_bytes())
+    authority = Authority.load(folder / "authority")
+    return SyntheticQuoter(authority=authority, of=of, report_data=report_data)
 
 
 def sgx_alternative(enclave: Enclave = ENCLAVE, **changes: Any) -> dict[str, Any]:

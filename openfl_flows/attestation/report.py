@@ -64,6 +64,16 @@ def read_sgx(body: bytes) -> SgxReport:
     Raises:
         RefusedEvidence: No enclave with such attributes is ever accepted.
     """
+    check_sgx(body)
+    return fields_of_sgx(body)
+
+
+def check_sgx(body: bytes) -> None:
+    """Refuse attributes with which no enclave is ever accepted.
+
+    Raises:
+        RefusedEvidence: It has them.
+    """
     attributes = int.from_bytes(body[48:56], "little")
     _check_attributes("enclave", attributes, _SGX_NEEDED, set(), _SGX_NAMES)
     for start, end in _SGX_ZERO:
@@ -72,6 +82,10 @@ def read_sgx(body: bytes) -> SgxReport:
                 f"enclave's report has {body[start:end].hex()} in bytes {start} to {end}, "
                 "expected zeros: MISCSELECT and keys of KSS are not used"
             )
+
+
+def fields_of_sgx(body: bytes) -> SgxReport:
+    """What a body of 384 bytes says, whether it is ever accepted or not."""
     return SgxReport(
         mrenclave=body[64:96].hex(),
         mrsigner=body[128:160].hex(),
@@ -86,8 +100,22 @@ def read_tdx(body: bytes) -> TdxReport:
     Raises:
         RefusedEvidence: No domain with such attributes is ever accepted.
     """
+    check_tdx(body)
+    return fields_of_tdx(body)
+
+
+def check_tdx(body: bytes) -> None:
+    """Refuse attributes with which no domain is ever accepted.
+
+    Raises:
+        RefusedEvidence: It has them.
+    """
     attributes = int.from_bytes(body[120:128], "little")
     _check_attributes("domain", attributes, _TDX_NEEDED, _TDX_ALLOWED, _TDX_NAMES)
+
+
+def fields_of_tdx(body: bytes) -> TdxReport:
+    """What a body of 584 bytes says, whether it is ever accepted or not."""
     hashes = [body[start : start + 48].hex() for start in range(136, 520, 48)]
     mrtd, mrconfigid, mrowner, mrownerconfig, *registers = hashes
     first, second, third, fourth = registers

@@ -42,7 +42,8 @@ def _status(options: argparse.Namespace) -> None:
         return watched.finished
 
     def print_json(watched: Watched) -> None:
-        print(json.dumps({"name": watched.name, **watched.document}), flush=True)
+        found = {"name": watched.name, "warning": watched.warning, **watched.document}
+        print(json.dumps(found), flush=True)
 
     if options.json:
         while not once(print_json) and options.watch:

@@ -42,6 +42,8 @@ def add_tee(commands: Any) -> None:
     lint = actions.add_parser("lint", help=text, description=text)
     lint.add_argument("manifest", nargs="+", type=Path, metavar="MANIFEST")
     lint.add_argument("--all", action="store_true", help=f"more than {_SHOWN} findings of a rule")
+    text = "also read every measured file: it must be here, with the manifest's hash"
+    lint.add_argument("--files", action="store_true", help=text)
     lint.set_defaults(run=_lint)
 
 
@@ -72,11 +74,13 @@ def _render(options: argparse.Namespace) -> None:
 
 def _lint(options: argparse.Namespace) -> None:
     from openfl_flows.tee.lint import lint
+    from openfl_flows.tee.lint_files import lint_contents
     from openfl_flows.tee.manifest import read_manifest
 
     total = 0
     for path in options.manifest:
-        findings = lint(read_manifest(path))
+        manifest = read_manifest(path)
+        findings = [*lint(manifest), *(lint_contents(manifest) if options.files else ())]
         total += len(findings)
         seen: Counter[str] = Counter()
         for finding in findings:

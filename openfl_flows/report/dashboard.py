@@ -42,6 +42,7 @@ def write_dashboard(watched: Watched, file: Path, *, seconds: float | None = Non
             at=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
             left=None if left is None or watched.finished else max(0.0, left),
             refresh=None if seconds is None or watched.finished else max(1, round(seconds)),
+            warning=watched.warning,
             lacking=lacking(document),
             active=document.get("alerts", {}).get("active", ()),
             legend=[curves.Key(site, color) for site, color in colors.items()],

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from openfl_flows.ops.monitor import losses_of, monitored
 from openfl_flows.ops.run import RunDirectory
+from openfl_flows.report.attestation import read_attestation
 from openfl_flows.report.round_time import delay_of
 
 RUN = Path("local_state") / "run"
@@ -35,6 +36,12 @@ class Watched(NamedTuple):
         """The finished rounds."""
         found: Sequence[Mapping[str, Any]] = self.record.get("rounds", ())
         return found
+
+    @property
+    def warning(self) -> str:
+        """What everybody has to know: that nobody proved what runs there; empty for nothing."""
+        found = read_attestation(self.record) if self.rounds else None
+        return found.warning if found else ""
 
     @property
     def finished(self) -> bool:

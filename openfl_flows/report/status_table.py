@@ -54,6 +54,8 @@ def doing(site: Mapping[str, Any], now: float) -> str:
 def _parts(watched: Watched, now: float) -> Iterator[RenderableType]:
     document = watched.document
     yield Text(headline(watched, now), style="bold")
+    if watched.warning:
+        yield Text(f"! {watched.warning}", style="bold red")
     yield _spans(document, now, finished=watched.finished)
     yield _figures(document)
     for cost in document.get("costs", ()):

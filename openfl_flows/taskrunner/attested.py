@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from openfl_flows.pki.plan import Party
 from openfl_flows.release.keys import Signers, signers_of
 
 Required = Literal["none", "aggregator", "both"]
@@ -33,7 +34,8 @@ class Attestation:
     Attributes:
         required: Who has to prove what runs there: nobody, the aggregator, or the sites, too.
         quoter: Name of what makes evidence at the aggregator.
-        site_quoter: The same at the sites; None for the aggregator's.
+        site_quoter: The same at the sites, or by site; None, and where a site is not named, for
+            the aggregator's.
         signers: Who signs the policy: in a composed plan the path of their file, in a workspace's
             plan what is in it.
         certificate_hours: How long certificates last whose keys were made in an enclave.
@@ -43,7 +45,7 @@ class Attestation:
 
     required: Required = "none"
     quoter: str = "gramine"
-    site_quoter: str | None = None
+    site_quoter: str | Mapping[str, str] | None = None
     signers: str | Mapping[str, Any] | None = None
     certificate_hours: int = 24
 
@@ -66,6 +68,14 @@ class Attestation:
     def of_sites(self) -> bool:
         """Whether sites have to."""
         return self.required == "both"
+
+    def quoter_of(self, party: Party) -> str:
+        """Name of what makes a party's evidence."""
+        if party.role == "aggregator":
+            return self.quoter
+        if isinstance(self.site_quoter, str):
+            return self.site_quoter
+        return (self.site_quoter or {}).get(party.name, self.quoter)
 
     def agreed_signers(self) -> Signers:
         """Who signs the policy.

@@ -63,10 +63,6 @@ class AttestedParty:
         Raises:
             ValueError: Nothing here gives quotes.
         """
-        rules = self.rules
-        name = (
-            rules.quoter if self.party.role == "aggregator" else rules.site_quoter or rules.quoter
-        )
         claims = Claims(
             role=self.party.role,
             name=self.party.name,
@@ -74,7 +70,9 @@ class AttestedParty:
             policy=self.policy,
             key=key_digest(key.public_key()),
         )
-        return make_evidence(quoter(name), claims, workspace=self._workspace)
+        return make_evidence(
+            quoter(self.rules.quoter_of(self.party)), claims, workspace=self._workspace
+        )
 
     def verdict(self, party: Party, evidence: Evidence, key: CertificatePublicKeyTypes) -> Standing:
         """Judge another party's evidence, or one's own.

@@ -54,7 +54,8 @@ def findings(path: Path) -> list[str]:
     """
     cols_path = path.with_name("cols.yaml")
     plan, cols = read_yaml(path), read_yaml(cols_path).get("collaborators")
-    return [f"{path}: {finding}" for finding in _plan_findings(plan)] + [
+    of_plan = [*_plan_findings(plan), *_quoter_findings(plan, cols)]
+    return [f"{path}: {finding}" for finding in of_plan] + [
         f"{cols_path}: {finding}" for finding in _cols_findings(cols)
     ]
 
@@ -66,7 +67,7 @@ def lint_plan(plan: Mapping[str, Any], cols: Sequence[str]) -> list[str]:
         plan: The content of ``plan.yaml``.
         cols: The sites that ``cols.yaml`` names.
     """
-    return [*_plan_findings(plan), *_cols_findings(cols)]
+    return [*_plan_findings(plan), *_quoter_findings(plan, cols), *_cols_findings(cols)]
 
 
 def _plan_findings(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -123,6 +124,17 @@ def _attestation_findings(found: Any) -> Iterator[str]:
         isinstance(signers, Mapping) and isinstance(signers.get("signers"), Mapping)
     ):
         yield f"{key}.signers, expected those whose signatures a policy needs"
+
+
+def _quoter_findings(plan: Mapping[str, Any], cols: Any) -> Iterator[str]:
+    """Sites that get a quoter, and are none."""
+    found = _value(plan, "network", "settings", "attestation", "site_quoter")
+    if isinstance(found, Mapping) and isinstance(cols, Sequence):
+        for name in sorted(found.keys() - set(cols), key=str):
+            yield (
+                f"network.settings.attestation.site_quoter.{name}={found[name]}, expected one of "
+                f"{', '.join(map(str, cols))}"
+            )
 
 
 def _aggregator_findings(aggregator: Mapping[str, Any]) -> Iterator[str]:

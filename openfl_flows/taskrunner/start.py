@@ -52,8 +52,7 @@ def fetch(keeper: str, keeper_key: Ed25519PublicKey, site: str | None) -> bytes:
     """
     workspace, own = Path(), X25519PrivateKey.generate()
     plan, party = read_workspace(workspace), party_of(workspace, site)
-    rules = rules_of(plan)
-    name = rules.quoter if party.role == "aggregator" else rules.site_quoter or rules.quoter
+    source = quoter(rules_of(plan).quoter_of(party))
     claims = Claims(
         role=party.role,
         name=party.name,
@@ -62,7 +61,7 @@ def fetch(keeper: str, keeper_key: Ed25519PublicKey, site: str | None) -> bytes:
         policy=hashlib.sha256(read_limited(workspace / POLICY, "a policy")).hexdigest(),
         key=key_digest(own.public_key()),
     )
-    asked = request(make_evidence(quoter(name), claims, workspace=workspace), own.public_key())
+    asked = request(make_evidence(source, claims, workspace=workspace), own.public_key())
     told = ""
     while True:
         try:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from openfl_flows.tee.manifest import Finding, at, fx_of, host_path, is_under, role_of
+from openfl_flows.tee.measured import sha256
 
 MOST_FILES = 10_000
 """Beyond this a start takes seconds and grows with the square of the number."""
@@ -61,6 +62,33 @@ def lint_files(manifest: Mapping[str, Any]) -> Iterator[Finding]:
             yield _finding("not-measured", "sgx.trusted_files", path, why, "uri and sha256 of it")
     yield from _lint_sight(manifest, measured)
     yield from _lint_allowed(manifest)
+
+
+def lint_contents(manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """Measured files of ``sgx.trusted_files`` that are not here as they were measured.
+
+    Every one is read: gigabytes, where PyTorch is among them.
+    """
+    given = at(manifest, "sgx.trusted_files")
+    for number, entry in enumerate(given if isinstance(given, list) else []):
+        path = _path(entry)
+        if path is None or not isinstance(entry, Mapping):
+            continue  # A finding of lint_files.
+        key = f"sgx.trusted_files[{number}]"
+        try:
+            found = sha256(Path(path))
+        except OSError as error:
+            yield _finding(
+                "file-missing", key, path, f"{error.strerror}: the enclave does without it",
+                "the file that was measured, or render anew",
+            )  # fmt: skip
+            continue
+        if found != entry.get("sha256"):
+            yield _finding(
+                "other-content", key, path,
+                f"it has SHA-256 {found}: the enclave does not open it, or somebody has "
+                "measured another file", "the file that was measured, or render anew",
+            )  # fmt: skip
 
 
 def _lint_trusted(key: str, entry: Any) -> Iterator[Finding]:

@@ -37,8 +37,13 @@ from tests.e2e.test_federation_faults import log
 from tests.federation_ends import local
 from tests.federation_host import messages
 from tests.fx_processes import TOY
-from tests.quoted_bytes import ENCLAVE, Enclave
-from tests.quoting_authority import Authority
+from tests.quoted_bytes import DOMAIN, ENCLAVE, Enclave
+from tests.quoting_authority import (
+    Authority,
+    policy_document,
+    sgx_alternative,
+    tdx_alternative,
+)
 from tests.recording_proxy import RecordingProxy
 
 LONG = ("model.samples=2000", "federation.steps=300", "network.readiness.wait_seconds=1")
@@ -66,13 +71,22 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return simulate_experiment(Experiment.from_config(plan), tmp_path_factory.mktemp("s") / "run")
 
 
-@pytest.mark.parametrize("required", ["aggregator", "both"])
-def test_an_honest_federation(required, consortium, simulation, prepared, tmp_path):
-    out = copied(prepared(*consortium.plan(required)), tmp_path)
-    consortium.equip(out)
+@pytest.mark.parametrize(
+    ("required", "of_site_2"),
+    [("aggregator", ENCLAVE), ("both", DOMAIN)],
+    ids=["the aggregator is attested", "all are, of two makers' kinds"],
+)
+def test_an_honest_federation(required, of_site_2, consortium, simulation, prepared, tmp_path):
+    plan = consortium.plan(required, "network.attestation.site_quoter={site-2: machine}")
+    out = copied(prepared(*plan), tmp_path)
+    roles = {
+        "aggregator": [sgx_alternative()], "collaborator": [sgx_alternative(), tdx_alternative()],
+    }  # fmt: skip
+    consortium.equip(out, policy=policy_document(consortium.authority, roles=roles))
     # It makes its keys itself: its enclave has no such folder.
     shutil.rmtree(out / "aggregator" / "cert" / "server")
-    with consortium.running(out) as processes:
+    machine = {"of": of_site_2, "called": "machine"}
+    with consortium.running(out, **{"site-2": machine}) as processes:
         statuses = {name: process.wait() for name, process in processes.items()}
     assert set(statuses.values()) == {0}, "\n".join(log(out, name)[-3000:] for name in statuses)
     made = RunDirectory.open(out / "run")
@@ -85,7 +99,9 @@ def test_an_honest_federation(required, consortium, simulation, prepared, tmp_pa
         for site in SITES:
             found = body["attestation"][site]
             assert found["aggregator"]["status"] == "UpToDate"
-            assert (found["site"] is not None) == (required == "both")
+            kind = None if found["site"] is None else found["site"]["kind"]
+            expected = {"site-1": "sgx", "site-2": "tdx"}[site]
+            assert kind == (expected if required == "both" else None)
 
 
 def client_of(folder: Path, site: str = "site-1") -> AttestedClient:
@@ -224,7 +240,7 @@ def test_sites_are_let_in_by_their_evidence_alone(consortium, prepared, tmp_path
     consortium.equip(out)
     folder = out / "site-2"
     with consortium.running(out, ("aggregator",)):
-        with consortium.start(out, "site-1", enclave=ANOTHER) as other:
+        with consortium.start(out, "site-1", of=ANOTHER) as other:
             assert other.wait() == 1
         said = messages(out / "site-1" / "logs" / "fx.log")[-1]
         assert "arrival of 'site-1' refused" in said

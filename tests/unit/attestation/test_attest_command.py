@@ -10,6 +10,7 @@ from openfl_flows.attestation.evidence import Evidence, evidence_certificate, to
 from openfl_flows.attestation.quoters import make_evidence
 from openfl_flows.cli import main
 from openfl_flows.pki.certificates import new_key, pem
+from tests.quoted_bytes import DOMAIN, ENCLAVE, Domain, Enclave
 from tests.quoting_authority import SyntheticQuoter, policy_document, sgx_alternative
 from tests.refusals import refused
 
@@ -40,10 +41,10 @@ def policy_sha256(folder) -> str:
     return (folder / "attestation" / "policy.sha256").read_text().split()[0]
 
 
-def evidence_for(authority, policy, key) -> Evidence:
+def evidence_for(authority, policy, key, of=ENCLAVE) -> Evidence:
     own = key_digest(key.public_key())
     claims = Claims(role="aggregator", name=HOST, federation=PLAN, policy=policy, key=own)
-    return make_evidence(SyntheticQuoter(authority=authority), claims)
+    return make_evidence(SyntheticQuoter(authority=authority, of=of), claims)
 
 
 def verify(evidence="server.pem", **options):
@@ -125,6 +126,25 @@ def test_show_says_that_nothing_was_verified(folder, capsys, authority):
     assert (found["verified"], found["root"]) == (False, authority.root_sha256)
     (folder / "evidence.json").write_bytes(b"{}")
     assert "evidence: " in refused(capsys, "attest", "show", "evidence.json")
+
+
+@pytest.mark.parametrize(
+    ("of", "measurement", "why"),
+    [
+        (Enclave(attributes=0x7), ENCLAVE.mrenclave.hex(), "have DEBUG"),
+        (Enclave(misc=1), ENCLAVE.mrenclave.hex(), "MISCSELECT"),
+        (Domain(attributes=1 << 28 | 1), DOMAIN.mrtd.hex(), "have DEBUG"),
+    ],
+)
+def test_show_shows_what_no_policy_accepts(folder, capsys, authority, of, measurement, why):
+    evidence = evidence_for(authority, policy_sha256(folder), new_key(), of)
+    (folder / "evidence.json").write_bytes(to_bytes(evidence))
+    assert main(["attest", "show", "evidence.json"]) == 0
+    out = capsys.readouterr().out
+    assert measurement in out
+    (line,) = [line for line in out.splitlines() if line.startswith("attributes")]
+    assert "REFUSED under any policy" in line
+    assert why in line
 
 
 def test_a_pin_is_told_by_its_whole_hash(folder, capsys):

@@ -149,7 +149,7 @@ def test_linux_files_give_a_quote_without_what_hosts_put_behind_it(tmp_path, par
 def test_a_process_finds_a_quoter_on_its_path(tmp_path, authority):
     with pytest.raises(ValueError, match="no quoter 'synthetic', expected one of gramine, tsm"):
         quoter("synthetic")
-    write_quoter(tmp_path, authority, enclave=replace(ENCLAVE, svn=9))
+    write_quoter(tmp_path, authority, of=replace(ENCLAVE, svn=9))
     code = (
         "import sys; from openfl_flows.attestation.quoters import quoter;"
         "sys.stdout.buffer.write(quoter('synthetic').quote(bytes(range(64))).quote)"

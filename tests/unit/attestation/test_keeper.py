@@ -84,7 +84,7 @@ class Company:
         folder = self.folder / f"quoter-{enclave.mrenclave[:2].hex()}-{enclave.attributes}"
         if not folder.exists():
             folder.mkdir()
-            write_quoter(folder, self.authority, enclave=enclave)
+            write_quoter(folder, self.authority, of=enclave)
         return str(folder)
 
     def log(self) -> list[dict[str, str]]:

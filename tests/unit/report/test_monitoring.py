@@ -66,6 +66,7 @@ def test_what_is_printed(
     shown = " ".join(capsys.readouterr().out.split())
     for words in (
         "demo: waiting, 2 of 9 rounds, last round 26.5 s",
+        "! No attestation. Nobody proved what ran at the aggregator",
         "sends, 1.0 MiB of 2.0 MiB",
         "not heard yet",
         "site-a cost the federation 58 s × 2 rounds = 2 min, cause: upload 0.1 MB/s against a "
@@ -79,6 +80,7 @@ def test_what_is_printed(
 def test_json_is_one_document(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(workspace), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["warning"].startswith("No attestation.")
     assert found["name"] == "demo"
     assert found["readiness"] == STATUS["readiness"]
     assert {"expected", "spans", "costs", "alerts", "memory", "throughput"} <= found.keys()
@@ -91,6 +93,7 @@ def test_the_page_has_every_part_and_loads_itself_again_until_the_end(
     write_dashboard(read_federation(workspace), page, seconds=2)
     text = page.read_text()
     assert '<meta http-equiv="refresh" content="2">' in text
+    assert "Nobody proved what ran at the aggregator" in text
     headings = (
         "Where the time goes",
         "Sites",

@@ -98,6 +98,11 @@ def test_a_sound_plan_has_no_findings():
         ("aggregator.settings.run", "file:///run", "=file:///run, expected a path relative"),
         ("aggregator.settings.run", "save/../../run", "expected a path inside the workspace"),
         ("aggregator.settings.run", "..", "expected a path inside the workspace"),
+        (
+            "network.settings.attestation",
+            {"required": "none", "site_quoter": {"nobody": "tsm"}},
+            "attestation.site_quoter.nobody=tsm, expected one of",
+        ),
         ("network.defaults", "plan/defaults/network.yaml", "expected every setting in the plan"),
         ("straggler_handling_policy.template", "openfl.component.PercentagePolicy", "none or Wait"),
         ("connector.template", "openfl.component.ConnectorFlower", "connector: unknown section"),

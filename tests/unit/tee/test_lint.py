@@ -14,7 +14,7 @@ import pytest
 from openfl_flows.cli import main
 from openfl_flows.tee.expected import FIXED_ENV, RISKY_ENV
 from openfl_flows.tee.lint import lint
-from openfl_flows.tee.lint_files import SIGNED
+from openfl_flows.tee.lint_files import SIGNED, lint_contents
 from openfl_flows.tee.manifest import read_manifest
 
 ROLES = ("aggregator", "collaborator")
@@ -232,6 +232,28 @@ def test_every_hash_is_one(role: str, documents: dict[str, Any]) -> None:
             changed = copy.deepcopy(documents[role])
             changed["sgx"]["trusted_files"][number]["sha256"] = value
             assert "no-hash" in {finding.rule for finding in lint(changed)}
+
+
+def test_no_hash_can_be_anothers(
+    manifests: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is measured is what is here: each of thousands of hashes, and a file that has gone."""
+    text = manifests["aggregator"]
+    ours = tomllib.loads(text)
+    assert not [str(finding) for finding in lint_contents(ours)]
+    entries = ours["sgx"]["trusted_files"]
+    for entry in entries:
+        entry["sha256"] = entry["sha256"][::-1]
+    found = list(lint_contents(ours))
+    assert [finding.rule for finding in found] == ["other-content"] * len(entries)
+    assert entries[7]["uri"].removeprefix("file:") == found[7].value
+
+    file = tmp_path / "party.manifest"
+    file.write_text(text.replace("/plan/cols.yaml", "/plan/gone.yaml"))
+    assert main(["tee", "lint", "--files", str(file)]) == 1
+    assert "/plan/gone.yaml: No such file or directory" in capsys.readouterr().out
+    file.write_text(text)
+    assert main(["tee", "lint", "--files", str(file)]) == 0
 
 
 @pytest.mark.parametrize("key", DANGEROUS)
