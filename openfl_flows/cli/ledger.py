@@ -1,7 +1,7 @@
 """ledger: the chain of a run's rounds, shown and verified."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def add_ledger(commands: Any) -> None:
     verify = below.add_parser("verify", help=text)
     text = "a head that was kept elsewhere, which the chain must still go through"
     verify.add_argument("--head", metavar="SHA256", help=text)
+    text = "of the sites' authority: verdicts must be signed by the sites' certificates"
+    verify.add_argument("--roots", metavar="FILE", type=Path, help=text)
     verify.set_defaults(run=_verify)
     for command in (show, verify):
         command.add_argument("folder", metavar="DIR", type=Path, help="a run or a workspace")
@@ -57,8 +59,9 @@ def _given(site: Mapping[str, Any]) -> str:
 
 
 def _verdicts(body: Mapping[str, Any], site: str) -> Iterator[tuple[str, str]]:
-    for who, verdict in ((body.get("attestation") or {}).get(site) or {}).items():
-        if verdict is not None:
+    found = (body.get("attestation") or {}).get(site) or {}
+    for who in ("aggregator", "site"):
+        if verdict := found.get(who):
             what = "attested the aggregator" if who == "aggregator" else "was attested"
             yield (
                 f"{what} {verdict['time']}",
@@ -85,8 +88,24 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"{len(known.rounds)} rounds, {len(known.lines)} lines: intact, as in run.json")
     print(f"head {known.head}")
     if attested := [body for body in known.rounds if body.get("attestation") is not None]:
+        proofs = _proofs(run, attested, options.roots)
         print(f"{len(attested)} of {len(known.rounds)} rounds under verdicts on what runs there")
+        print(proofs)
     else:
         print("no attestation: nobody has proved what ran at the aggregator")
     if len(ledger.lines) > len(known.lines):
         print("and a line of a round that run.json does not have: a resume writes it anew")
+
+
+def _proofs(run: Path, attested: Sequence[Mapping[str, Any]], roots: Path | None) -> str:
+    from openfl_flows.pki.files import read
+    from openfl_flows.pki.party import read_certificates
+    from openfl_flows.taskrunner.proofs import check_proofs
+
+    trusted = None
+    if roots is not None:
+        trusted = read_certificates(read(roots, "the roots to trust"), str(roots))
+    count = check_proofs(run, attested, trusted)
+    if trusted is None:
+        return f"{count} statements of sites are there; --roots FILE verifies their signatures"
+    return f"{count} statements of sites: signed by them, and as the ledger has them"

@@ -38,8 +38,9 @@ def round_line(
 
     ``attestation`` is there only where parties are attested: by site, its verdict on the aggregator
     (``aggregator``) and the aggregator's on it (``site``, None where sites are not attested), each
-    with measurement, status, digests of policy and evidence, and time. Evidence is of keys that are
-    made at every start, so that two runs of one plan then have ledgers with different heads.
+    with measurement, status, digests of policy and evidence, and time; ``signed`` is the SHA-256 of
+    what the site has signed, which lies in the run. Evidence is of keys that are made at every
+    start, so that two runs of one plan then have ledgers with different heads.
 
     Args:
         config: The plan.
@@ -141,12 +142,15 @@ def _unattested(number: int, line: Mapping[str, Any]) -> Iterator[str]:
     if attestation is None:
         return
     verdicts = {
-        site: [v for v in (attestation.get(site) or {}).values() if v is not None]
+        site: [own[key] for key in ("aggregator", "site") if own.get(key) is not None]
         for site in line.get("sites", {})
+        for own in (attestation.get(site) or {},)
     }
     for site, found in verdicts.items():
         if not found:
             yield f"line {number}: {site} has no verdict on the aggregator, expected one"
+        elif not attestation[site].get("signed"):
+            yield f"line {number}: {site}'s verdict is not signed, expected its signature's SHA-256"
     policies = {verdict["policy"] for found in verdicts.values() for verdict in found}
     if len(policies) > 1:
         yield f"line {number}: verdicts by {len(policies)} policies, expected one"

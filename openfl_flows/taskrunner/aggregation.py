@@ -221,7 +221,7 @@ class JoinAggregation(AggregationFunction):
             contributions,
             left_out={site: self._why_not(site) for site in sorted({*planned} - {*sites})},
             refused=dict(self.status.refusals) if self.status is not None else {},
-            attestation=standings(self._path.parent / FOLDER, sites),
+            attestation=standings(self._path.parent / FOLDER, sites, self._path),
         )
 
     def _why_not(self, site: str) -> str:

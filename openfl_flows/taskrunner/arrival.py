@@ -7,6 +7,7 @@ own calls, as the result of a task of this name; the answer is fetched as a tens
 federation is, and the certificate of the key in ``request``.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,18 +79,31 @@ def signed(arrival: Arrival, workspace: Path) -> bytes:
 
 
 def verified(
-    content: bytes, site: str, federation: str, roots: Sequence[x509.Certificate]
+    content: bytes,
+    site: str,
+    federation: str | None,
+    roots: Sequence[x509.Certificate],
+    *,
+    now: dt.datetime | None = None,
 ) -> Arrival:
     """The document in what a site sent, once it is sure that the site has signed it.
+
+    Args:
+        content: What it sent.
+        site: Its name.
+        federation: SHA-384 of the plan; None for whichever it says.
+        roots: What is trusted.
+        now: When its certificate has to be valid; at this moment by default.
 
     Raises:
         ValueError: It is not the site's, of another federation, or no such document.
     """
     what, party = f"arrival of {site!r}", Party(role="collaborator", name=site)
     try:
-        said = signing.said_by(content, party, roots, most_bytes=MAX_BYTES)
+        said = signing.said_by(content, party, roots, most_bytes=MAX_BYTES, now=now)
         arrival: Arrival = check("said", Arrival, said)
-        if (arrival.format, arrival.site, arrival.federation) != (FORMAT, site, federation):
+        expected = FORMAT, site, federation or arrival.federation
+        if (arrival.format, arrival.site, arrival.federation) != expected:
             raise ValueError(
                 f"of another format, site or federation, expected {FORMAT} and its own"
             )

@@ -21,7 +21,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from openfl.transport.grpc import common
 
-from openfl_flows.attestation.evidence import digest, evidence_certificate, from_bytes
+from openfl_flows.attestation.evidence import (
+    digest,
+    evidence_certificate,
+    from_bytes,
+    to_bytes,
+)
 from openfl_flows.ops.standings import note_standing
 from openfl_flows.pki.certificates import (
     common_name,
@@ -88,7 +93,7 @@ class AttestedServer:
         self._authority = root_certificate(
             self._key, start=now, end=now + dt.timedelta(days=_AUTHORITY_DAYS)
         )
-        self._shown: list[str] = []
+        self._shown: list[tuple[str, bytes]] = []
         self._certificates: dict[str, bytes] = {}
         self._arrived: set[str] = set()
         self._turn = threading.Lock()
@@ -125,17 +130,19 @@ class AttestedServer:
                 evidence is not accepted.
         """
         arrival = verified(content, site, self._federation, self._roots)
-        found = arrival.verdict.get("evidence"), arrival.verdict.get("policy")
-        if found[0] not in self._shown or found[1] != self._party.policy:
+        found = str(arrival.verdict.get("evidence")), arrival.verdict.get("policy")
+        shown = dict(self._shown).get(found[0])
+        if shown is None or found[1] != self._party.policy:
             raise ValueError(
-                f"arrival of {site!r} refused: its verdict is on evidence {str(found[0])[:16]} by "
+                f"arrival of {site!r} refused: its verdict is on evidence {found[0][:16]} by "
                 f"policy {str(found[1])[:16]}, expected this server's by "
                 f"{self._party.policy[:16]}"
             )
         own = None
         if self._party.rules.of_sites:
             own = self._enrol(site, arrival)
-        note_standing(self._standings, site, {"aggregator": dict(arrival.verdict), "site": own})
+        verdicts = {"aggregator": dict(arrival.verdict), "site": own}
+        note_standing(self._standings, site, verdicts, signed=content, evidence=shown)
         self._arrived.add(site)
         logger.info(
             "%s has attested this aggregator%s", site,
@@ -210,7 +217,7 @@ class AttestedServer:
         except ValueError as error:
             # It is for the sites to judge, who may have newer collateral.
             logger.warning("This aggregator would not trust itself: %s", error)
-        self._shown = [*self._shown[1 - _KEPT :], digest(evidence)]
+        self._shown = [*self._shown[1 - _KEPT :], (digest(evidence), to_bytes(evidence))]
         return key_pem(key), pem(certificate)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:

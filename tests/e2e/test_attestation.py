@@ -1,10 +1,11 @@
 """Attested federations: what proves itself is trusted, and nothing leaves for what does not."""
 
 import contextlib
+import copy
 import datetime as dt
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import grpc
 import pytest
 from openfl.transport.grpc.aggregator_client import AggregatorGRPCClient
 
+from openfl_flows.attestation.claims import read_claims
+from openfl_flows.attestation.evidence import from_bytes
 from openfl_flows.attestation.refusal import RefusedEvidence
 from openfl_flows.attestation.rollback import Rollback, sign_rollback
+from openfl_flows.cli import main
 from openfl_flows.cli.plan import compose
 from openfl_flows.experiment import Experiment
 from openfl_flows.flows.simulation import simulate_experiment
@@ -21,9 +25,11 @@ from openfl_flows.ops.ledger import LEDGER, read_ledger
 from openfl_flows.ops.ledger_lines import disagreements
 from openfl_flows.ops.run import RunDirectory
 from openfl_flows.ops.seen import FILE
-from openfl_flows.pki.certificates import pem
-from openfl_flows.pki.party import CHAIN
+from openfl_flows.ops.standings import PROOFS, proof
+from openfl_flows.pki.certificates import new_key, pem, root_certificate
+from openfl_flows.pki.party import CHAIN, read_certificates
 from openfl_flows.pki.plan import Party as Member
+from openfl_flows.taskrunner.attested_party import COLLATERAL
 from openfl_flows.taskrunner.attested_site import (
     SWITCHES,
     AttestedClient,
@@ -31,6 +37,7 @@ from openfl_flows.taskrunner.attested_site import (
     fetch_certificate,
 )
 from openfl_flows.taskrunner.parity import compare_rounds
+from openfl_flows.taskrunner.proofs import check_proofs
 from openfl_flows.taskrunner.workspace import read_workspace
 from tests.attested_parties import PARTIES, SITES, Consortium, Impostor, Server, copied
 from tests.e2e.test_federation_faults import log
@@ -99,9 +106,46 @@ def test_an_honest_federation(required, of_site_2, consortium, simulation, prepa
         for site in SITES:
             found = body["attestation"][site]
             assert found["aggregator"]["status"] == "UpToDate"
+            assert (out / "run" / PROOFS / f"{found['signed']}.json").is_file()
             kind = None if found["site"] is None else found["site"]["kind"]
             expected = {"site-1": "sgx", "site-2": "tdx"}[site]
             assert kind == (expected if required == "both" else None)
+    assert_proved(out, ledger.rounds, consortium.signers, of_sites=required == "both")
+
+
+def assert_proved(out: Path, rounds: Sequence[Any], signers: Path, *, of_sites: bool) -> None:
+    """What the ledger says is signed by the sites, and no other thing passes for it."""
+    run, chain = out / "run", out / "site-1" / CHAIN
+    assert main(["ledger", "verify", str(run), "--roots", str(chain)]) == 0
+    roots = read_certificates(chain.read_bytes(), "roots")
+    assert check_proofs(run, rounds, roots) == 2
+
+    def refused(said: str, change: Callable[[dict[str, Any]], object], by: Any = roots) -> None:
+        changed = copy.deepcopy(list(rounds))
+        change(changed[-1]["attestation"])
+        with pytest.raises(ValueError, match=said):
+            check_proofs(run, changed, by)
+
+    refused("another verdict", lambda a: a["site-1"]["aggregator"].update(measurement="0" * 64))
+    # What site-2 has signed stands for site-2 alone.
+    refused("arrival of 'site-1'", lambda a: a["site-1"].update(a["site-2"]))
+    refused("No such file", lambda a: a["site-1"].update(signed="0" * 64))
+    refused("No such file", lambda a: a["site-1"]["aggregator"].update(evidence="0" * 64))
+    key, now = new_key(), dt.datetime.now(dt.UTC)
+    another = root_certificate(key, start=now, end=now + dt.timedelta(days=9))
+    refused("arrival of 'site-1'", lambda _: None, [another])
+    if of_sites:
+        refused("site-2 showed evidence", lambda a: a["site-2"]["site"].update(evidence="0" * 64))
+    # And anybody can judge the aggregator's evidence again.
+    digest = rounds[-1]["attestation"]["site-1"]["aggregator"]["evidence"]
+    site, shown = out / "site-1", from_bytes(proof(run, digest))
+    words = [
+        "attest", "verify", str(run / PROOFS / f"{digest}.json"), "--role", "aggregator",
+        "--name", "localhost", "--federation", read_workspace(site).hash,
+        "--policy", str(site / "attestation" / "policy.yaml"), "--signers", str(signers),
+        "--collateral", str(site / COLLATERAL), "--key", read_claims(shown.claims).key.hex(),
+    ]  # fmt: skip
+    assert main(words) == 0
 
 
 def client_of(folder: Path, site: str = "site-1") -> AttestedClient:
