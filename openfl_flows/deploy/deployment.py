@@ -1,8 +1,10 @@
 """What a deployment of one party needs to know of its workspace."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from openfl_flows.data.blind.config import KEY_FILE
 from openfl_flows.deploy import Kind
@@ -18,6 +20,8 @@ FEDERATION = PurePosixPath("/federation")
 PREFIX = PurePosixPath("/opt/openfl-flows")
 """Where Python's environment is, in an image and by default on a machine."""
 
+# OpenFold3 imports RDKit's drawing, which is linked with these; bases of Python have them not.
+_LIBRARIES = {"openfold3_task": ("libxext6", "libxrender1")}
 _LOCAL = re.compile(r"localhost|127\..*|0\.0\.0\.0")
 _NUMBERS = re.compile(r"[0-9.]+")
 
@@ -40,6 +44,7 @@ class Deployment:
         workspace: The party's workspace on this machine.
         data: Folder of the site's data on this machine, as ``plan/data.yaml`` says; None for the
             aggregator, which has none.
+        libraries: Debian's packages that the site's model needs beside Python's.
         prefix: Where Python's environment is.
     """
 
@@ -55,6 +60,7 @@ class Deployment:
     threads: int
     workspace: Path
     data: Path | None
+    libraries: tuple[str, ...]
     prefix: PurePosixPath = PREFIX
 
     @property
@@ -131,8 +137,14 @@ def read_deployment(
         threads=plan.config["runtime"]["threads"],
         workspace=workspace,
         data=None if site is None else _data(workspace, site),
+        libraries=() if site is None else _LIBRARIES.get(_model(plan.config), ()),
         prefix=PurePosixPath(prefix) if prefix else PREFIX,
     )
+
+
+def _model(config: Mapping[str, Any]) -> str:
+    task: str = config["model"]["task"]
+    return task.partition(":")[0].rpartition(".")[2]
 
 
 def _data(workspace: Path, site: str) -> Path:

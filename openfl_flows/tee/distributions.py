@@ -68,9 +68,10 @@ _ONLY: Mapping[str, frozenset[str]] = {
     "pygments/styles": frozenset({"__init__.py", "_mapping.py", "default.py"}),
 }
 # What only a model of structures imports of a distribution that all sites have.
-_STRUCTURES = frozenset(
-    {"biotite/application", "biotite/database", "biotite/interface", "biotite/structure"}
-)
+_STRUCTURES = frozenset({
+    "biotite/application", "biotite/database", "biotite/interface", "biotite/structure",
+    "rdkit/Chem/Draw",
+})  # fmt: skip
 _SUFFIXES = frozenset({
     ".a", ".c", ".cc", ".cmake", ".cpp", ".cu", ".cuh", ".f", ".f90", ".h", ".hpp", ".ipynb",
     ".md", ".o", ".pxd", ".pxi", ".pyc", ".pyi", ".pyo", ".pyx", ".rst",
@@ -160,7 +161,8 @@ def files_of(distribution: metadata.Distribution, party: Workspace) -> Iterator[
     left_out = frozenset() if _model(party) == "openfold3_task" else _STRUCTURES
     for file in distribution.files or ():
         path = PurePosixPath(file.as_posix())
-        if ".." in path.parts or path.is_absolute() or "/".join(path.parts[:2]) in left_out:
+        folders = {"/".join(path.parts[:depth]) for depth in (2, 3)}
+        if ".." in path.parts or path.is_absolute() or folders & left_out:
             continue
         if is_wanted(path):
             yield path

@@ -33,7 +33,7 @@ def python_files(party: Workspace, python: Interpreter) -> set[Path]:
     found |= set(named_only(python.packages, party.folder / "requirements.txt"))
     if python.ours.parent != python.packages:
         found |= {*python.packages.glob("_editable_impl_openfl_flows.pth")}
-    return _present(found)
+    return _linked(_present(found))
 
 
 def system_files(files: Iterable[Path], python: Interpreter, runtime: Path) -> set[Path]:
@@ -130,6 +130,18 @@ def _present(files: set[Path]) -> set[Path]:
     if missing:
         raise ValueError(f"{missing[0]}: no such file, expected it beside the {len(files)} others")
     return files
+
+
+def _linked(files: set[Path]) -> set[Path]:
+    """Without the libraries that packages bring for parts of them that are left out."""
+    brought = {file.name: file for file in files if file.parent.name.endswith(".libs")}
+    found: set[Path] = set()
+    left = [file for file in files - {*brought.values()} if _may_be_linked(file)]
+    while left:
+        names = {name for file in left for name in elf.needed(file)}
+        left = [brought[name] for name in names & brought.keys() if brought[name] not in found]
+        found |= {*left}
+    return files - {*brought.values()} | found
 
 
 def _may_be_linked(file: Path) -> bool:

@@ -16,6 +16,7 @@ from openfl_flows.cli import main
 from openfl_flows.deploy import KINDS
 from openfl_flows.deploy.deployment import UID
 
+ROOT = Path(__file__).parents[3]
 PARTIES = ("aggregator", "site")
 WRITES = {"aggregator": {"local_state", "logs", "save"}, "site": {"local_state", "logs"}}
 YAMLLINT = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
@@ -172,6 +173,21 @@ def test_linters_have_nothing_to_say(workspace: Path, role: str) -> None:
     passes(tool("check-jsonschema"), *schema, compose / "compose.yaml")
     files = (compose / "compose.yaml", chart / "Chart.yaml", chart / "values.yaml")
     passes(tool("yamllint"), "--strict", "-d", YAMLLINT, *files)
+
+
+@pytest.mark.parametrize(("role", "has"), [("site", True), ("aggregator", False)])
+def test_a_site_of_openfold3_has_what_rdkit_draws_with(
+    workspace: Path, role: str, has: bool
+) -> None:
+    """Whoever imports OpenFold3 imports that, and Python's own images have no such libraries."""
+    shutil.copytree(
+        ROOT / "workspaces" / "openfold3" / "plan", workspace / "plan", dirs_exist_ok=True
+    )
+    plan = workspace / "plan" / "plan.yaml"
+    plan.write_text(plan.read_text().replace("agg_addr: localhost", "agg_addr: fl.example.org"))
+    recipe = deploy(workspace, role, "compose") / "Containerfile"
+    assert ("libxext6 libxrender1" in recipe.read_text()) == has
+    passes(tool("hadolint"), recipe)
 
 
 @pytest.mark.parametrize("role", PARTIES)
