@@ -175,6 +175,8 @@ FIXED_ENV = {
     "HOME": "/tmp",
     "TMPDIR": "/tmp",
     "MPLCONFIGDIR": "/tmp",
+    # OpenFold3 asks who runs it, of the system's list of users where no variable tells.
+    "LOGNAME": "openfl",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "MALLOC_ARENA_MAX": "1",
