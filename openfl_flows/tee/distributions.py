@@ -62,8 +62,8 @@ _EXTRA = re.compile(r"\bextra\b")
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 # Parts for compiling, for benchmarks, for documents and for other people's tests.
 _LEFT_OUT = frozenset({
-    "botocore/data", "numpy/distutils", "openfl/experimental", "pygments/formatters", "rdkit/Contrib",
-    "rdkit/sping", "sympy/physics", "tensorboard/_vendor", "tensorboard/backend",
+    "botocore/data", "numpy/distutils", "openfl/experimental", "pygments/formatters",
+    "rdkit/Contrib", "rdkit/sping", "sympy/physics", "tensorboard/_vendor", "tensorboard/backend",
     "torch/_export/db", "torch/_inductor/codegen", "torch/_inductor/fx_passes",
     "torch/_inductor/kernel", "torch/_vendor/quack", "torch/bin/upgrader_models",
     "torch/testing/_internal/codegen", "torch/testing/_internal/data",
