@@ -254,6 +254,7 @@ def test_nothing_of_proteins_leaves_an_evaluation(tmp_path: Path) -> None:
         made.assert_kept()
 
 
+@pytest.mark.slow
 def test_nothing_of_proteins_leaves(tmp_path: Path) -> None:
     small = ("data.limit=120", "federation.sites=2", "partition=proteins_iid")
     with consortium(tmp_path, "experiment=esm_scl", *small, *BLIND, fill=proteins) as made:

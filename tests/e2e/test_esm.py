@@ -73,6 +73,7 @@ def test_a_run_learns_measures_and_writes_its_predictions(undisturbed) -> None:
     assert "Predictions: 600 proteins" in (undisturbed / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_in_the_same_bits(undisturbed, folder) -> None:
     log, out = folder / "log", folder / "run"
     files = ("sites/site-1/local-00001.pt", "checkpoints/00001/model.safetensors")

@@ -78,7 +78,12 @@ def assert_parity(a: RunDirectory, b: RunDirectory, *, rounds: int) -> None:
         pytest.param((*TOY, "ema=at_sync"), 3, launch, marks=pytest.mark.slow),
         ((*DIGRESS, "join=diloco", "ema=at_sync", "codec=int4"), 2, launch_fx),
         pytest.param((*DIGRESS, "join=fedavg"), 2, launch, marks=pytest.mark.slow),
-        ((*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS), 4, launch),
+        pytest.param(
+            (*DIGRESS, "join=diloco", "codec=int2", *IN_FRAGMENTS),
+            4,
+            launch,
+            marks=pytest.mark.slow,
+        ),
         pytest.param((*DIGRESS, *NATIVE), 2, launch, marks=[COMPILED, pytest.mark.slow]),
         pytest.param(OPENFOLD3, 2, launch, marks=pytest.mark.slow),
         pytest.param(OPENFOLD3, 2, launch_fx, marks=pytest.mark.slow),
@@ -120,6 +125,7 @@ def test_other_numbers_of_sites(tmp_path: Path):
     assert_parity(run, expected, rounds=3)
 
 
+@pytest.mark.slow
 def test_what_the_plan_has_elsewhere_is_not_needed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

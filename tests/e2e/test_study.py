@@ -134,6 +134,7 @@ def test_tuning_is_made_after_the_federation_and_stays_with_its_model(folder, ca
         plan_study((*changed, "out=moved", "federation.rounds=3"))
 
 
+@pytest.mark.slow
 def test_a_study_of_before_a_key_was_in_the_plan_goes_on(folder) -> None:
     assert main((*ALONE, "out=out")) == 0
     file = folder / "out" / "runs" / "federated-seed-1" / "run.json"
