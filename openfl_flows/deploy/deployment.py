@@ -1,10 +1,8 @@
 """What a deployment of one party needs to know of its workspace."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from openfl_flows.data.blind.config import KEY_FILE
 from openfl_flows.deploy import Kind
@@ -21,7 +19,9 @@ PREFIX = PurePosixPath("/opt/openfl-flows")
 """Where Python's environment is, in an image and by default on a machine."""
 
 # OpenFold3 imports RDKit's drawing, which is linked with these; bases of Python have them not.
-_LIBRARIES = {"openfold3_task": ("libxext6", "libxrender1")}
+_LIBRARIES = {
+    "openfl_flows.learners.openfold3_task:OpenFold3Task": ("libxext6", "libxrender1"),
+}
 _LOCAL = re.compile(r"localhost|127\..*|0\.0\.0\.0")
 _NUMBERS = re.compile(r"[0-9.]+")
 
@@ -137,14 +137,9 @@ def read_deployment(
         threads=plan.config["runtime"]["threads"],
         workspace=workspace,
         data=None if site is None else _data(workspace, site),
-        libraries=() if site is None else _LIBRARIES.get(_model(plan.config), ()),
+        libraries=() if site is None else _LIBRARIES.get(plan.config["model"]["task"], ()),
         prefix=PurePosixPath(prefix) if prefix else PREFIX,
     )
-
-
-def _model(config: Mapping[str, Any]) -> str:
-    task: str = config["model"]["task"]
-    return task.partition(":")[0].rpartition(".")[2]
 
 
 def _data(workspace: Path, site: str) -> Path:
