@@ -15,14 +15,24 @@ from openfl_flows.taskrunner.export import export_workspace
 from openfl_flows.taskrunner.parity import compare_rounds
 from openfl_flows.taskrunner.rehearsal import rehearse
 from openfl_flows.tee.lint_files import MOST_FILES
-from tests.e2e import test_esm as esm
-from tests.e2e import test_rehearsal as rehearsed
 from tests.enclave_view import Launcher, trusted
+from tests.tiny import OVERRIDES
 
 TOY = ("experiment=toy", "federation.rounds=1", "runtime.quiet=true")
-DIGRESS = (*rehearsed.DIGRESS, "federation.rounds=1")
-ESM = (*esm.SMALL, "federation.sites=2", "federation.rounds=1")
-OPENFOLD3 = (*rehearsed.OPENFOLD3, "federation.rounds=1", "federation.steps=1")
+DIGRESS = (
+    *OVERRIDES, "experiment=demo", "federation.sites=2", "federation.rounds=1",
+    "federation.epochs=1", "runtime.quiet=true",
+)  # fmt: skip
+ESM = (
+    "experiment=esm_scl", "data.limit=150", "federation.sites=2", "federation.rounds=1",
+    "federation.epochs=1", "runtime.quiet=true",
+)  # fmt: skip
+OPENFOLD3 = (
+    "experiment=of3_demo", "federation.rounds=1", "federation.steps=1", "runtime.quiet=true",
+    "model.network.diffusion_samples=2", "model.training.crops.tokens=16",
+    "model.training.optimization.warmup_steps=1", "model.training.validation_crops=2",
+    "model.training.test_rollouts=0", "model.predictions=0",
+)  # fmt: skip
 # The C library is Gramine's, there under other paths.
 GLIBC = ("ld-linux-x86-64.so.2", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so",
          "libutil.so")  # fmt: skip
